@@ -26,7 +26,7 @@ from turku.core.kernel import tcp_table
 from turku.core.kernel.tcp_table import TcpState
 from turku.protocol.messages import AssignedMachine
 from turku.storage.commands import sshd_protection
-from turku.storage.commands.fact import Verdict
+from turku.storage.commands.protection import Verdict
 from turku.storage.registration import authorized_keys
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"

@@ -20,7 +20,7 @@ from turku.errors import CatalogUnusable
 from turku.storage import catalog
 from turku.storage.catalog import database
 from turku.storage.commands import protection
-from turku.storage.commands.fact import Verdict
+from turku.storage.commands.protection import Verdict
 from turku.storage.integrity import damage, drill, drill_record
 from turku.storage.integrity.damage import DamageRecord
 

@@ -40,7 +40,7 @@ from turku.storage import catalog
 from turku.storage.backup.job import BackupJob, BackupReport
 from turku.storage.backup.run import back_up
 from turku.storage.catalog import database
-from turku.storage.commands import gc
+from turku.storage.commands import maintenance
 from turku.storage.containment import availability, processes
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourceDirectory
@@ -168,7 +168,9 @@ class Stage:
         elif action == "verify":
             self.verify()
         elif action == "gc":
-            gc.run(argparse.Namespace(background=False), self.storage, SYSTEM_CLOCK, lambda _line: None)
+            maintenance.collect_garbage(
+                argparse.Namespace(background=False), self.storage, SYSTEM_CLOCK, lambda _line: None
+            )
         elif action == "rebuild":
             catalog.rebuild(self.place, zone=self.storage.state.timezone)
         else:

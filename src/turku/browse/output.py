@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import tzinfo
 from typing import Any, TypeVar
 
@@ -19,21 +20,13 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 _Row = TypeVar("_Row")
 
 
-class Limited(Iterator[_Row]):
-    """The first ``limit`` rows of an iterable, and whether there are more."""
-
-    def __init__(self, rows: Iterable[_Row], limit: int) -> None:
-        self._rows = iter(rows)
-        self._first = itertools.islice(self._rows, limit)
-        self.limit = limit
-
-    def __next__(self) -> _Row:
-        """Return the next row within the limit."""
-        return next(self._first)
-
-    def has_more(self) -> bool:
-        """Return whether a row was left. It takes that row."""
-        return next(self._rows, None) is not None
+@contextmanager
+def limited(rows: Iterable[_Row], limit: int | None) -> Iterator[Iterator[_Row]]:
+    """Yield the first rows, or all without a limit. At the end of the block, warn if there are more."""
+    remaining = iter(rows)
+    yield itertools.islice(remaining, limit)
+    if limit is not None and next(remaining, None) is not None:
+        warn_of_more(limit)
 
 
 def warn_of_more(limit: int) -> None:
@@ -54,12 +47,56 @@ def show(
 
     ``snapshot_name`` gives the short name of a snapshot for the tables of ``versions`` and ``find``.
     """
-    if what == "diff":
-        show_differences(rows, say, is_json=is_json)
+    if is_json:
+        listing.array(map(_difference_object if what == "diff" else _file_object, rows), say)
+    elif what == "diff":
+        listing.show(
+            ("", "size before", "size", "what changed", "path"),
+            (
+                (_SIGNS[row.change], _size(row.before), _size(row.after), ", ".join(_changed(row)), _shown(row.path))
+                for row in rows
+            ),
+            say,
+            right=("size before", "size"),
+            drop=("size before", "size"),
+        )
     elif what == "ls":
-        show_files(rows, say, zone=zone, is_json=is_json)
+        listing.show(
+            ("mode", "owner", "size", "changed", "path"),
+            (
+                (
+                    listing.mode(row.kind, row.mode),
+                    f"{row.uid}:{row.gid}",
+                    _size(row),
+                    listing.moment(row.modified_ns, zone),
+                    _shown(row.path, row.link_target),
+                )
+                for row in rows
+            ),
+            say,
+            right=("size",),
+            drop=("owner", "mode", "changed", "size"),
+        )
     else:
-        show_versions(rows, say, zone=zone, is_json=is_json, snapshot_name=snapshot_name)
+        listing.show(
+            ("mode", "size", "changed", "checksum", "attributes", "first snapshot", "last snapshot", "path"),
+            (
+                (
+                    listing.mode(row.kind, row.mode),
+                    _size(row),
+                    listing.moment(row.modified_ns, zone),
+                    (row.checksum or b"").hex(),
+                    (row.attributes or b"").hex(),
+                    snapshot_name(row.first or ""),
+                    snapshot_name(row.last or ""),
+                    _shown(row.path, row.link_target),
+                )
+                for row in rows
+            ),
+            say,
+            right=("size",),
+            drop=("mode", "attributes", "checksum", "first snapshot", "size", "changed"),
+        )
 
 
 def show_snapshots(rows: Iterable[tuple[str, SnapshotRow]], say: Say, *, owner: str, is_json: bool) -> None:
@@ -72,7 +109,7 @@ def show_snapshots(rows: Iterable[tuple[str, SnapshotRow]], say: Say, *, owner: 
         return
     listing.show(
         (owner, "source", "snapshot", "made", "files", "size", "marks"),
-        ((name, *snapshot_cells(row)) for name, row in rows),
+        ((name, *_snapshot_cells(row)) for name, row in rows),
         say,
         right=("files", "size"),
         drop=(*(["storage"] if owner == "storage" else []), "made", "files", "size"),
@@ -93,7 +130,7 @@ def _snapshot_object(row: SnapshotRow) -> dict[str, Any]:
     }
 
 
-def snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
+def _snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
     """Return the cells of a snapshot: source, name, moment, files, size and marks."""
     marks = (
         ("held", row.is_held),
@@ -111,77 +148,7 @@ def snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
     )
 
 
-def show_files(rows: Iterable[FileRow], say: Say, *, zone: tzinfo, is_json: bool) -> None:
-    """Print what a directory contained."""
-    if is_json:
-        listing.array(map(_file_object, rows), say)
-        return
-    listing.show(
-        ("mode", "owner", "size", "changed", "path"),
-        (
-            (
-                listing.mode(row.kind, row.mode),
-                f"{row.uid}:{row.gid}",
-                _size(row),
-                listing.moment(row.modified_ns, zone),
-                _shown(row.path, row.link_target),
-            )
-            for row in rows
-        ),
-        say,
-        right=("size",),
-        drop=("owner", "mode", "changed", "size"),
-    )
-
-
-def show_versions(
-    rows: Iterable[FileRow],
-    say: Say,
-    *,
-    zone: tzinfo,
-    is_json: bool,
-    snapshot_name: Callable[[str], str] = str,
-) -> None:
-    """Print versions of paths, with the first and the last snapshot that has each."""
-    if is_json:
-        listing.array(map(_file_object, rows), say)
-        return
-    listing.show(
-        ("mode", "size", "changed", "checksum", "attributes", "first snapshot", "last snapshot", "path"),
-        (
-            (
-                listing.mode(row.kind, row.mode),
-                _size(row),
-                listing.moment(row.modified_ns, zone),
-                "" if row.checksum is None else row.checksum.hex(),
-                (row.attributes or b"").hex(),
-                snapshot_name(row.first or ""),
-                snapshot_name(row.last or ""),
-                _shown(row.path, row.link_target),
-            )
-            for row in rows
-        ),
-        say,
-        right=("size",),
-        drop=("mode", "attributes", "checksum", "first snapshot", "size", "changed"),
-    )
-
-
-def show_differences(rows: Iterable[DifferenceRow], say: Say, *, is_json: bool) -> None:
-    """Print what differs between two snapshots."""
-    if is_json:
-        listing.array(map(_difference_object, rows), say)
-        return
-    listing.show(
-        ("", "size before", "size", "what changed", "path"),
-        ((_SIGNS[row.change], _size(row.before), _size(row.after), _changed(row), _shown(row.path)) for row in rows),
-        say,
-        right=("size before", "size"),
-        drop=("size before", "size"),
-    )
-
-
-def _what_changed(row: DifferenceRow) -> list[str]:
+def _changed(row: DifferenceRow) -> list[str]:
     """Return the parts in which the two sides differ, as far as both are known."""
     before, after = row.before, row.after
     if before is None or after is None:
@@ -199,15 +166,11 @@ def _what_changed(row: DifferenceRow) -> list[str]:
     return [part for part, differs in found.items() if differs]
 
 
-def _changed(row: DifferenceRow) -> str:
-    return ", ".join(_what_changed(row))
-
-
 def _difference_object(row: DifferenceRow) -> dict[str, Any]:
     return {
         "path": _wire(row.path),
         "change": row.change,
-        "what_changed": _what_changed(row),
+        "what_changed": _changed(row),
         "before": None if row.before is None else _file_object(row.before),
         "after": None if row.after is None else _file_object(row.after),
     }

@@ -20,7 +20,7 @@ from turku.core.configuration.declaration import with_values
 from turku.policy import names
 from turku.protocol.messages import SessionRequest
 from turku.storage import catalog
-from turku.storage.commands import check_report
+from turku.storage.commands import check
 from turku.storage.disk import history, snapshot_record
 from turku.storage.integrity import drill
 from turku.storage.session.cancellation import SessionCancellation
@@ -176,7 +176,7 @@ HEALTHY = b'{"healthy": true, "date": "2026-11-24", "counts": {}}'
 
 def checked(machine: BackedUpMachine, api_url: str, clock: Clock = SYSTEM_CLOCK) -> list[str]:
     lines: list[str] = []
-    check_report.report(with_values(machine.storage, api_url=api_url), lines.append, clock=clock)
+    check.report(with_values(machine.storage, api_url=api_url), lines.append, clock=clock)
     return lines
 
 

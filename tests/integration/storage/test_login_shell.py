@@ -12,7 +12,7 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import CommandFailed
 from turku.storage.commands import protection
-from turku.storage.commands.fact import Verdict
+from turku.storage.commands.protection import Verdict
 from turku.storage.registration import login_shell
 
 USER = pwd.getpwuid(os.geteuid()).pw_name

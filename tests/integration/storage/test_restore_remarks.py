@@ -110,7 +110,7 @@ def test_a_snapshot_that_lacks_files_says_so(machine: BackedUpMachine) -> None:
     )
     *_, newest = view(machine).snapshots()
     assert newest.unread_files == 3
-    assert output.snapshot_cells(newest)[-1] == "incomplete"
+    assert output._snapshot_cells(newest)[-1] == "incomplete"
     assert view(machine).choose(LATEST).remarks == (
         f"{newest.name} is incomplete: 2 files could not be read and are not in it, 1 are as they were before: secret, "
         "diary",

@@ -25,7 +25,7 @@ from turku.core import command
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, ConfigurationError
 from turku.protocol import rsync_checksums
-from turku.storage.commands import check_report
+from turku.storage.commands import check
 from turku.storage.containment import availability, bubblewrap, daemon_connection, sandbox, seccomp
 from turku.storage.fs import clone
 from turku.storage.fs import tree as fs
@@ -280,7 +280,7 @@ def test_check_names_a_sandbox_that_could_not_be_tried(probed: Probed, tmp_path:
     said: list[str] = []
     storage = storage_configuration(tmp_path / "storage", sandbox="auto")
     (tmp_path / "storage" / "volume").mkdir()
-    assert check_report.report(storage, said.append) > 0
+    assert check.report(storage, said.append) > 0
     assert any(line.startswith("PROBLEM: sandbox") and "could not be tried" in line for line in said)
 
 

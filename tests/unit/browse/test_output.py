@@ -36,16 +36,16 @@ FIGURES = ("123 GiB", "2026-09-21 14:13:20", "-rw-r-----", "65534:65534", bytes(
 
 
 def files(say: Say) -> None:
-    output.show_files(FILES, say, zone=UTC, is_json=False)
+    output.show("ls", FILES, say, zone=UTC, is_json=False)
 
 
 def versions(say: Say) -> None:
-    output.show_versions(FILES, say, zone=UTC, is_json=False)
+    output.show("versions", FILES, say, zone=UTC, is_json=False)
 
 
 def differences(say: Say) -> None:
     rows = [DifferenceRow(row.path, "changed", before=row, after=row) for row in FILES]
-    output.show_differences(rows, say, is_json=False)
+    output.show("diff", rows, say, zone=UTC, is_json=False)
 
 
 def snapshots(say: Say) -> None:

@@ -10,7 +10,7 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.core.configuration.declaration import with_values
 from turku.storage.commands import protection, sshd_protection
-from turku.storage.commands.fact import Fact, Verdict
+from turku.storage.commands.protection import Fact, Verdict
 from turku.storage.config.model import StorageConfig
 
 GOOD_SSHD = """\

@@ -13,7 +13,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.storage.commands import protection
-from turku.storage.commands.fact import Verdict
+from turku.storage.commands.protection import Verdict
 from turku.storage.containment import availability, bubblewrap, capabilities, seccomp
 
 MACHINE = Path("/srv/turku/9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")

@@ -1,1 +1,1 @@
-"""The subcommands of ``turku-agent``, one file each."""
+"""The subcommands of ``turku-agent``. Only the module of the typed one is imported."""

@@ -6,35 +6,31 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from turku.agent import checkin
 from turku.agent.commands.setup import configured
-from turku.browse import arguments
-from turku.core.cli.arguments import Parser
+from turku.agent.config.model import AgentConfig
+from turku.agent.restore import browse
+from turku.browse import arguments, output
 from turku.core.cli.listing import Say
-from turku.core.cli.program import no_arguments
+from turku.core.cli.program import Argument
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
 from turku.errors import InvalidValue
+from turku.policy.timing import moments
+from turku.protocol.restore_messages import REMARK_LIMIT, Answer, BrowseEnd, SnapshotChoice, SnapshotRow
 
-if TYPE_CHECKING:
-    from turku.agent.config.model import AgentConfig
-    from turku.protocol.restore_messages import Answer, SnapshotChoice, SnapshotRow
-
-
-def add_unfinished(parser: Parser) -> None:
-    """Add ``--unfinished``."""
-    parser.add_argument(
-        "--unfinished", action="store_true", help="Use what arrived of a source that has no finished backup yet."
-    )
+_DEFAULT_LIMIT = 10_000
+"""Rows that a storage sends for one listing, unless more are asked for."""
+UNFINISHED = Argument(
+    "--unfinished", action="store_true", help="Use what arrived of a source that has no finished backup yet."
+)
 
 
 def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
-    """Return the exit code of the subcommand that ``options.browse`` names."""
-    from turku.agent import checkin
-    from turku.agent.restore import browse
-
-    if options.browse == "snapshots":
+    """Return the exit code of the subcommand that ``options.command`` names."""
+    if options.command == "snapshots":
         return _snapshots(options, agent, say)
     active = checkin.active_sources(agent)
     source, snapshot = arguments.source_and_snapshot(options, active)
@@ -43,15 +39,13 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     is_unfinished = getattr(options, "unfinished", False)
     first = arguments.snapshot_choice(snapshot, getattr(options, "at", None), is_unfinished=is_unfinished)
     second = arguments.snapshot_choice(None, None)
-    if options.browse == "diff":
+    if options.command == "diff":
         first, second = _name_or_time(options.before), _name_or_time(options.after)
     request = arguments.request(options, source, path, snapshot=first, other=second)
     return _show(options, browse.rows(agent, request, order), say, source)
 
 
 def _name_or_time(text: str) -> SnapshotChoice:
-    from turku.policy.timing import moments
-
     try:
         moments.parse(text, now=SYSTEM_CLOCK.now(), zone=UTC)
     except InvalidValue:
@@ -60,26 +54,14 @@ def _name_or_time(text: str) -> SnapshotChoice:
 
 
 def _snapshots(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
-    from turku.agent.restore import browse
-    from turku.browse import output
-    from turku.protocol.restore_messages import SnapshotRow
-
-    def rows() -> Iterator[tuple[str, SnapshotRow]]:
-        for storage, answer in browse.snapshots(agent, options.source):
-            if isinstance(answer, SnapshotRow):
-                yield storage, answer
-
-    limited = output.Limited(rows(), options.limit)
-    output.show_snapshots(limited, say, owner="storage", is_json=options.json)
-    if limited.has_more():
-        output.warn_of_more(options.limit)
+    found = browse.snapshots(agent, options.source)
+    rows = ((storage, answer) for storage, answer in found if isinstance(answer, SnapshotRow))
+    with output.limited(rows, options.limit) as shown:
+        output.show_snapshots(shown, say, owner="storage", is_json=options.json)
     return 0
 
 
 def _show(options: argparse.Namespace, answers: Iterable[Answer], say: Say, source: str) -> int:
-    from turku.browse import output
-    from turku.protocol.restore_messages import REMARK_LIMIT, BrowseEnd
-
     ends: list[BrowseEnd] = []
 
     def rows() -> Iterator[Any]:
@@ -94,7 +76,7 @@ def _show(options: argparse.Namespace, answers: Iterable[Answer], say: Say, sour
         return name.removeprefix(f"{source}_") if sys.stdout.isatty() else name
 
     zone = SYSTEM_CLOCK.now().astimezone().tzinfo or UTC
-    output.show(options.browse, rows(), say, zone=zone, is_json=options.json, snapshot_name=short)
+    output.show(options.command, rows(), say, zone=zone, is_json=options.json, snapshot_name=short)
     for end in ends:
         for remark in end.remarks:
             print(f"note: {one_line(remark)[:REMARK_LIMIT]}", file=sys.stderr)  # noqa: T201
@@ -103,4 +85,4 @@ def _show(options: argparse.Namespace, answers: Iterable[Answer], say: Say, sour
     return 0
 
 
-COMMANDS = arguments.commands(configured(run, is_settled=True), add_to_all=no_arguments, add_to_ls=add_unfinished)
+COMMANDS = arguments.commands(configured(run, is_settled=True), default_limit=_DEFAULT_LIMIT, for_ls=(UNFINISHED,))

@@ -1,26 +1,26 @@
-"""``turku-agent check``: check the configuration and show the sources."""
+"""``turku-agent check`` and ``config``: check the configuration and show the sources, or every key."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from turku.agent import registration
+from turku.agent.capture import source_warnings
 from turku.agent.commands.setup import configured
+from turku.agent.config.loading import load_with_files
+from turku.agent.config.model import AgentConfig
+from turku.agent.state import staging_records
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Command
+from turku.core.configuration import display
 from turku.core.log import one_line
-
-if TYPE_CHECKING:
-    from turku.agent.config.model import AgentConfig
 
 _EXIT_PROBLEMS = 1
 
 
 def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Print identity and sources, with problems and notes. Return 1 where there is a problem."""
-    from turku.agent.state import staging_records
-
     remote_restore = ", ".join(one_line(str(path)) for path in agent.restore.remote_restore)
     lines = [
         f"Coordinator: {agent.api.api_url}",
@@ -46,9 +46,6 @@ def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 
 def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
     """Yield the lines of the sources, and whether each tells a problem."""
-    from turku.agent import registration
-    from turku.agent.capture import source_warnings
-
     for source in agent.sources.values():
         yield False, f"    {source.name}: {one_line(source.path)}"
         for key, value in source.options.items():
@@ -66,14 +63,13 @@ def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
         )
 
 
-COMMAND = Command(
-    "check",
-    "Check the configuration and show the sources. Change nothing.",
-    configured(run),
-    (
-        ("Check the configuration:", "{prog}"),
-        ("Show the problems alone:", "{prog} | grep PROBLEM"),
-        ("Check another configuration:", "{prog} --config-dir /srv/turku-agent"),
+COMMANDS = (
+    Command(
+        "check",
+        "Check the configuration and show the sources. Change nothing.",
+        configured(run),
+        (("Check the configuration:", "{prog}"), ("Show the problems alone:", "{prog} | grep PROBLEM")),
+        exit_codes={1: "The coordinator would refuse something, or a source is missing."},
     ),
-    exit_codes={1: "The coordinator would refuse something, or a source is missing."},
+    display.command("turku-agent", load_with_files),
 )

@@ -9,24 +9,9 @@ from turku.agent.config import loading
 from turku.agent.config.model import AgentConfig, program_words
 from turku.core import log
 from turku.core.cli import options as common
-from turku.core.cli.arguments import Parser
-from turku.core.cli.program import Command
+from turku.core.cli.program import Argument, Command
 from turku.core.configuration.declaration import with_values
 from turku.errors import InvalidValue, UsageError
-
-
-def add_arguments(parser: Parser) -> None:
-    """Add the options that the contract names."""
-    common.add_wait(parser)
-    parser.add_argument("--restore", action="store_true", help="Offer restore_path to a storage for writing instead.")
-    parser.add_argument(
-        "--restore-storage", metavar="NAME", help="Storage to restore from, where the sources are on several."
-    )
-    parser.add_argument(
-        "--gonogo-program",
-        metavar="COMMAND",
-        help="Run this first, without a shell, and go on only when it exits with 0.",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,16 +42,29 @@ def _with_gonogo(agent: AgentConfig, program: str | None) -> AgentConfig:
         raise UsageError(f"--gonogo-program: {error.message}") from None
 
 
-COMMAND = Command(
-    "ping",
-    "Ask the coordinator what is due, and let the storages fetch it through SSH tunnels.",
-    run,
-    (
-        ("Back up what is due now:", "{prog}"),
-        ("Start within four minutes, as the timer does:", "{prog} --wait 240"),
-        ("Back up only while the machine is on mains power:", "{prog} --gonogo-program on_ac_power"),
+COMMANDS = (
+    Command(
+        "ping",
+        "Ask the coordinator what is due, and let the storages fetch it through SSH tunnels.",
+        run,
+        (
+            ("Back up what is due now:", "{prog}"),
+            ("Start within four minutes, as the timer does:", "{prog} --wait 240"),
+            ("Back up only while the machine is on mains power:", "{prog} --gonogo-program on_ac_power"),
+        ),
+        (
+            common.WAIT,
+            Argument("--restore", action="store_true", help="Offer restore_path to a storage for writing instead."),
+            Argument(
+                "--restore-storage", metavar="NAME", help="Storage to restore from, where the sources are on several."
+            ),
+            Argument(
+                "--gonogo-program",
+                metavar="COMMAND",
+                help="Run this first, without a shell, and go on only when it exits with 0.",
+            ),
+        ),
+        "A timer runs it every 5 minutes. A run with nothing due takes a moment.",
+        {0: "Success, also when nothing was due.", 2: "A backup failed.", 75: "Another run is active."},
     ),
-    add_arguments,
-    "A timer runs it every 5 minutes. A run with nothing due takes a moment.",
-    {0: "Success, also when nothing was due.", 2: "A backup failed.", 75: "Another run is active."},
 )

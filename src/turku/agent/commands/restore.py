@@ -5,51 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from turku.agent.commands.browse import add_unfinished
+from turku.agent import checkin
+from turku.agent.commands.browse import UNFINISHED
 from turku.agent.commands.setup import configured
+from turku.agent.config.model import AgentConfig, AgentState
+from turku.agent.restore import browse, dry_run
+from turku.agent.restore import run as restore_run
+from turku.agent.restore.job import RestoreJob
+from turku.agent.restore.plan import PlannedRestore
+from turku.agent.restore.progress import ProgressDisplay
+from turku.agent.restore.result import RestoreResult, count_of
+from turku.agent.state import staging_records
 from turku.browse.arguments import snapshot_choice
 from turku.core.cli import options as common
-from turku.core.cli.arguments import Parser
 from turku.core.cli.listing import Say
-from turku.core.cli.program import Command
+from turku.core.cli.program import Argument, Command, OneOf
 from turku.core.log import one_line
+from turku.core.units import size
 from turku.errors import RestoreIncomplete, TurkuError, UsageError
-
-if TYPE_CHECKING:
-    from turku.agent.config.model import AgentConfig, AgentState
-    from turku.agent.restore.job import RestoreJob
-    from turku.agent.restore.plan import PlannedRestore
-    from turku.agent.restore.result import RestoreResult
-
-
-def add_arguments(parser: Parser) -> None:
-    """Add what to restore, from which snapshot, and to where."""
-    parser.add_argument("source", metavar="SOURCE", help="Source to restore from.")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="Path in the source (default: all of it).")
-    parser.add_argument("--snapshot", metavar="NAME", help="Snapshot: its name, the end of its name, or 'latest'.")
-    common.add_at(parser)
-    add_unfinished(parser)
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--to", type=Path, metavar="DIR", help="Directory to restore into (default: a new one, SOURCE-restored-...)."
-    )
-    place.add_argument("--in-place", action="store_true", help="Restore to where the source lies.")
-    parser.add_argument(
-        "--overwrite",
-        choices=("never", "older", "always"),
-        default="always",
-        help="Replace existing files that differ: never, those older than the backup's, or always (the default).",
-    )
-    parser.add_argument(
-        "--delete", action="store_true", help="Remove what the snapshot does not have, below the PATHs."
-    )
-    parser.add_argument(
-        "--compare-contents", action="store_true", help="Compare contents, not only size and time, of existing files."
-    )
-    common.add_dry_run(parser)
-    common.add_yes(parser)
 
 
 def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
@@ -59,14 +33,9 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """
     job = _job(options, agent)
     if options.dry_run:
-        from turku.agent.restore import dry_run
-
         for line in dry_run.lines(agent, job):
             say(line)
         return 0
-    from turku.agent.restore import run as restore_run
-    from turku.agent.restore.progress import ProgressDisplay
-
     if options.in_place and not options.yes:
         _require_person()
     plans: list[PlannedRestore] = []
@@ -91,8 +60,6 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 
 def _next_step(configuration: AgentState, job: RestoreJob, plans: list[PlannedRestore]) -> str:
     """Return the sentence that says how to resume, or an empty text where there is nothing to resume."""
-    from turku.agent.state import staging_records
-
     if not plans or not staging_records.can_resume(configuration, plans[0].target, job.digest(plans[0].snapshot)):
         return ""
     if job.snapshot.name is not None:
@@ -103,10 +70,6 @@ def _next_step(configuration: AgentState, job: RestoreJob, plans: list[PlannedRe
 
 
 def _job(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
-    from turku.agent import checkin
-    from turku.agent.restore import browse
-    from turku.agent.restore.job import RestoreJob
-
     choice = snapshot_choice(options.snapshot, options.at, is_unfinished=options.unfinished)
     active = checkin.active_sources(agent)
     known = browse.order_of(active, options.source)
@@ -136,9 +99,6 @@ def _job(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
 
 def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
     """Return whether a person or ``--yes`` approves. A new directory needs no approval."""
-    from turku.agent.restore.result import count_of
-    from turku.core.units import size
-
     what = f"source {plan.source} as of {one_line(plan.moment or plan.snapshot)}"
     if options.unfinished:
         what = f"source {plan.source}, of which NO backup was finished: what there is of it"
@@ -191,15 +151,47 @@ def _print_result(outcome: RestoreResult, say: Say, hint: str) -> int:
     raise RestoreIncomplete(summary, details="\n".join(problem.strip() for problem in problems), hint=hint)
 
 
-COMMAND = Command(
-    "restore",
-    "Bring files of a snapshot back to this machine.",
-    configured(run, is_settled=True),
-    (
-        ("Restore a directory into a new one beside the current directory:", "{prog} home alice/letters"),
-        ("Restore a file to its place, as it was yesterday:", "{prog} home alice/a.odt --at yesterday --in-place"),
-        ("Show what a full restore would change:", "{prog} home --in-place --delete --dry-run"),
+COMMANDS = (
+    Command(
+        "restore",
+        "Bring files of a snapshot back to this machine.",
+        configured(run, is_settled=True),
+        (
+            ("Restore a directory into a new one beside the current directory:", "{prog} home alice/letters"),
+            ("Restore a file to its place, as it was yesterday:", "{prog} home alice/a.odt --at yesterday --in-place"),
+            ("Show what a full restore would change:", "{prog} home --in-place --delete --dry-run"),
+        ),
+        (
+            Argument("source", metavar="SOURCE", help="Source to restore from."),
+            Argument("paths", nargs="*", metavar="PATH", help="Path in the source (default: all of it)."),
+            Argument("--snapshot", metavar="NAME", help="Snapshot: its name, the end of its name, or 'latest'."),
+            common.AT,
+            UNFINISHED,
+            OneOf(
+                Argument(
+                    "--to",
+                    type=Path,
+                    metavar="DIR",
+                    help="Directory to restore into (default: a new one, SOURCE-restored-...).",
+                ),
+                Argument("--in-place", action="store_true", help="Restore to where the source lies."),
+            ),
+            Argument(
+                "--overwrite",
+                choices=("never", "older", "always"),
+                default="always",
+                help="Replace existing files that differ: never, those older than the backup's, or always (the "
+                "default).",
+            ),
+            Argument("--delete", action="store_true", help="Remove what the snapshot does not have, below the PATHs."),
+            Argument(
+                "--compare-contents",
+                action="store_true",
+                help="Compare contents, not only size and time, of existing files.",
+            ),
+            common.DRY_RUN,
+            common.YES,
+        ),
+        exit_codes={3: "Some files are restored. The error names those that are not.", 4: "Nothing was restored."},
     ),
-    add_arguments,
-    exit_codes={3: "Some files are restored. The error names those that are not.", 4: "Nothing was restored."},
 )

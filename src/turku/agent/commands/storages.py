@@ -1,56 +1,25 @@
-"""``turku-agent storages`` and ``accept-storage``: show the trusted storages, and trust new host keys."""
+"""``turku-agent storages`` and ``accept-storage``: the storages that this machine trusts, and those that wait."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from turku.agent.commands.setup import configured
-from turku.core.cli.arguments import Parser
+from turku.agent.config.model import AgentConfig
+from turku.agent.tunnel import trusted_storages
 from turku.core.cli.listing import Say
-from turku.core.cli.program import Command
+from turku.core.cli.program import Argument, Command
 from turku.errors import UsageError
 
-if TYPE_CHECKING:
-    from turku.agent.config.model import AgentConfig
 
-
-def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
+def show(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Print each storage with the fingerprints of its host keys."""
-    from turku.agent.tunnel import trusted_storages
-
     say("\n".join(trusted_storages.listing(agent)))
     return 0
 
 
-COMMAND = Command(
-    "storages",
-    "Show the storages that this machine trusts, and those that wait to be accepted.",
-    configured(run),
-    (
-        ("Show them with the fingerprints of their host keys:", "{prog}"),
-        ("Find one storage:", "{prog} | grep backup1"),
-        ("Show those of another configuration:", "{prog} --config-dir /srv/turku-agent"),
-    ),
-)
-
-
-def add_arguments(parser: Parser) -> None:
-    """Add the storage and the fingerprints."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="Storage to accept, where several wait.")
-    parser.add_argument(
-        "--fingerprint",
-        action="append",
-        default=[],
-        metavar="SHA256:...",
-        help="Accept only the key with this fingerprint. May be given several times.",
-    )
-
-
-def run_accept(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
+def accept(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Trust the keys that wait."""
-    from turku.agent.tunnel import trusted_storages
-
     name = options.name or _only_one(list(trusted_storages.pending(agent.state)))
     accepted, dropped = trusted_storages.accept(agent, name, fingerprints=options.fingerprint)
     for key in accepted:
@@ -67,14 +36,31 @@ def _only_one(names: list[str]) -> str:
     return names[0]
 
 
-ACCEPT_COMMAND = Command(
-    "accept-storage",
-    "Trust the new host keys of a storage, or a new storage.",
-    configured(run_accept),
-    (
-        ("Accept the one storage that waits:", "{prog}"),
-        ("Accept one of several:", "{prog} backup1"),
-        ("Accept a key whose fingerprint you were told:", "{prog} backup1 --fingerprint SHA256:..."),
+COMMANDS = (
+    Command(
+        "storages",
+        "Show the storages that this machine trusts, and those that wait to be accepted.",
+        configured(show),
+        (("Show them with the fingerprints of their host keys:", "{prog}"),),
     ),
-    add_arguments,
+    Command(
+        "accept-storage",
+        "Trust the new host keys of a storage, or a new storage.",
+        configured(accept),
+        (
+            ("Accept the one storage that waits:", "{prog}"),
+            ("Accept one of several:", "{prog} backup1"),
+            ("Accept a key whose fingerprint you were told:", "{prog} backup1 --fingerprint SHA256:..."),
+        ),
+        (
+            Argument("name", nargs="?", metavar="NAME", help="Storage to accept, where several wait."),
+            Argument(
+                "--fingerprint",
+                action="append",
+                default=[],
+                metavar="SHA256:...",
+                help="Accept only the key with this fingerprint. May be given several times.",
+            ),
+        ),
+    ),
 )

@@ -18,7 +18,6 @@ from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.api_config import ApiConfig
 
-DEFAULT_DIRECTORY = Path("/etc/turku-agent")
 DEFAULT_VAR_DIR = "/var/lib/turku-agent"
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand
 
-from turku.core.cli.arguments import Example, Parser
+from turku.core.cli.arguments import Parser
+from turku.core.cli.program import Command, CommandGroup
 
-_PREFIX = "turku_"
 _DEFAULTS: Mapping[str, Any] = {
     "verbosity": 1,
     "settings": None,
@@ -25,24 +27,17 @@ _DEFAULTS: Mapping[str, Any] = {
 class TurkuCommand(BaseCommand):
     """A command in a module named ``turku_WORD``, which people call ``WORD``."""
 
-    examples: ClassVar[tuple[Example, ...]] = ()
-    exit_codes: ClassVar[Mapping[int, str]] = {}
+    declared: ClassVar[Command | CommandGroup]
+    """The declaration. Its functions print by ``options.say``."""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:  # noqa: ARG002  (Django's)
         """Return the parser. ``turku_auth_create`` is shown as ``auth-create``."""
-        name = subcommand.removeprefix(_PREFIX).replace("_", "-")
-        parser = Parser(
-            prog=f"turku-api {name}", description=self.help, examples=self.examples, exit_codes=self.exit_codes
-        )
+        parser = Parser(prog=f"turku-api {self.declared.name}", **self.declared.help_settings)
         parser.set_defaults(**_DEFAULTS)
-        self.declare_arguments(parser)
+        self.declared.fill(parser, ())
         return parser
 
-    def declare_arguments(self, parser: Parser) -> None:
-        """Add the arguments of the command."""
-
-
-def add_action(actions: Any, name: str, summary: str, *examples: Example) -> Parser:
-    """Add an action of a command, such as ``mute`` of ``machine``, and return its parser."""
-    parser: Parser = actions.add_parser(name, help=summary, description=summary, examples=examples)
-    return parser
+    def handle(self, *_arguments: Any, **options: Any) -> None:
+        """Run the command, and exit with its code if that is not 0."""
+        if code := options["run"](argparse.Namespace(**options, say=self.stdout.write)):
+            sys.exit(code)

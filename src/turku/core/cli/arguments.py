@@ -157,13 +157,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError, with the usage as its hint."""
-        raise usage_error(self, message)
-
-
-def usage_error(parser: argparse.ArgumentParser, message: str) -> UsageError:
-    """Return the error for a command line that the parser does not understand."""
-    usage = " ".join(parser.format_usage().split()).removeprefix("usage: ")
-    return UsageError(f"{parser.prog}: {message}", hint=f"usage: {usage}; --help tells more")
+        usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
+        raise UsageError(f"{self.prog}: {message}", hint=f"usage: {usage}; --help tells more")
 
 
 def number(unit: str, most: float, *, least: float = 0.0, above_least: bool = False) -> Callable[[str], float]:

@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from turku import __version__
 from turku.core.cli.arguments import Example, Parser
 
-AddArguments = Callable[[Parser], None]
 Run = Callable[[argparse.Namespace], int]
 
 
-def no_arguments(_parser: Parser) -> None:
-    """Add nothing: the command has the common options alone."""
+class Argument:
+    """An argument or option, declared as argparse's ``add_argument`` takes it."""
+
+    def __init__(self, *names: str, **settings: Any) -> None:
+        self.names = names
+        self.settings = settings
+
+    def add_to(self, parser: argparse._ActionsContainer) -> None:
+        """Add it to a parser, or to a group of one."""
+        parser.add_argument(*self.names, **self.settings)
+
+
+class OneOf:
+    """Options of which a command line may have one only."""
+
+    def __init__(self, *options: Argument) -> None:
+        self.options = options
+
+    def add_to(self, parser: argparse._ActionsContainer) -> None:
+        """Add them to a parser."""
+        add_arguments(parser.add_mutually_exclusive_group(), self.options)
+
+
+Arguments = tuple[Argument | OneOf, ...]
+
+
+def add_arguments(parser: argparse._ActionsContainer, arguments: Iterable[Argument | OneOf]) -> None:
+    """Add the arguments to a parser, or to a group of one."""
+    for argument in arguments:
+        argument.add_to(parser)
 
 
 @dataclass(frozen=True)
@@ -26,38 +55,22 @@ class Command:
     """One sentence, which the list of subcommands and the command's own help show."""
     run: Run
     examples: tuple[Example, ...]
-    add_arguments: AddArguments = no_arguments
+    arguments: Arguments = ()
     details: str = ""
     """Sentences that follow the summary in the command's own help."""
     exit_codes: Mapping[int, str] = field(default_factory=dict)
 
-    def parser(self, prog: str, common: AddArguments) -> Parser:
-        """Return the parser of a program that is this command alone."""
-        parser = Parser(prog=prog, description=self.description, examples=self.examples, exit_codes=self.exit_codes)
-        add_version(parser)
-        self._fill(parser, common)
-        return parser
-
-    def add_to(self, commands: argparse._SubParsersAction[Parser], common: AddArguments) -> None:
-        """Add this command to the subcommands of a parser."""
-        parser = commands.add_parser(
-            self.name,
-            help=self.summary,
-            description=self.description,
-            examples=self.examples,
-            exit_codes=self.exit_codes,
-        )
-        self._fill(parser, common)
-
     @property
-    def description(self) -> str:
-        """The text at the top of the command's own help."""
-        return f"{self.summary} {self.details}".strip()
+    def help_settings(self) -> dict[str, Any]:
+        """The settings of the parser that are for its help text."""
+        description = f"{self.summary} {self.details}".strip()
+        return {"description": description, "examples": self.examples, "exit_codes": self.exit_codes}
 
-    def _fill(self, parser: Parser, common: AddArguments) -> None:
-        self.add_arguments(parser)
-        common(parser)
-        parser.set_defaults(run=self.run)
+    def fill(self, parser: Parser, common: Arguments) -> None:
+        """Add the arguments to this command's own parser."""
+        add_arguments(parser, self.arguments)
+        add_arguments(parser.common, common)
+        parser.set_defaults(run=self.run, command=self.name)
 
 
 @dataclass(frozen=True)
@@ -70,35 +83,57 @@ class CommandGroup:
     examples: tuple[Example, ...]
     details: str = ""
 
-    def add_to(self, commands: argparse._SubParsersAction[Parser], common: AddArguments) -> None:
-        """Add this group to the subcommands of a parser."""
-        parser = commands.add_parser(
-            self.name,
-            help=self.summary,
-            description=f"{self.summary} {self.details}".strip(),
-            examples=self.examples,
-        )
-        self._fill(parser, common)
+    @property
+    def help_settings(self) -> dict[str, Any]:
+        """The settings of the parser that are for its help text."""
+        return {"description": f"{self.summary} {self.details}".strip(), "examples": self.examples}
 
-    def parser(self, common: AddArguments) -> Parser:
-        """Return the parser of a program with these subcommands."""
-        description = f"{self.summary} {self.details}".strip()
-        parser = Parser(prog=self.name, description=description, examples=self.examples)
-        add_version(parser)
-        self._fill(parser, common)
-        return parser
-
-    def _fill(self, parser: Parser, common: AddArguments) -> None:
+    def fill(self, parser: Parser, common: Arguments) -> None:
+        """Add the subcommands to this group's own parser."""
         commands = parser.add_subparsers(metavar="COMMAND", required=True)
         for each in self.commands:
-            each.add_to(commands, common)
+            each.fill(commands.add_parser(each.name, help=each.summary, **each.help_settings), common)
 
 
-def run(parser: Parser, arguments: Sequence[str]) -> int:
-    """Return the exit code of the command that the arguments name. Raises UsageError."""
-    options = parser.parse_args(arguments)
-    exit_code: int = options.run(options)
-    return exit_code
+@dataclass(frozen=True)
+class Program:
+    """A program whose subcommands lie in the modules of one package, in their ``COMMANDS``.
+
+    Only the module of the command that was typed is imported, because sessions and timers start programs often.
+    """
+
+    name: str
+    summary: str
+    package: str
+    modules: Mapping[str, Sequence[str]]
+    """Module to the names of its commands, in the order in which people are shown them."""
+    examples: tuple[Example, ...]
+    common: Arguments
+
+    def parser(self, word: str = "", *, prog: str = "") -> Parser:
+        """Return the parser of the program, with all commands or the typed one.
+
+        ``prog`` is the name of a program that is the one command alone.
+        """
+        chosen = [module for module, names in self.modules.items() if word in names]
+        modules = [importlib.import_module(f"{self.package}.{name}") for name in chosen or self.modules]
+        commands = [each for module in modules for each in module.COMMANDS]
+        declared: Command | CommandGroup = CommandGroup(self.name, self.summary, commands, self.examples)
+        if prog:
+            declared = next(each for each in commands if each.name == word)
+        parser = Parser(prog=prog or self.name, **declared.help_settings)
+        add_version(parser)
+        declared.fill(parser, self.common)
+        return parser
+
+    def main(self, arguments: Sequence[str], *, word: str = "", prog: str = "") -> int:
+        """Return the exit code of the program with these arguments. Raises UsageError.
+
+        ``word`` and ``prog`` are set for a program that is one command alone.
+        """
+        options = self.parser(word or next(iter(arguments), ""), prog=prog).parse_args(arguments)
+        exit_code: int = options.run(options)
+        return exit_code
 
 
 def add_version(parser: Parser) -> None:

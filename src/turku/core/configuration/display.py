@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from turku.core import log
 from turku.core.cli import listing, options
-from turku.core.cli.arguments import Parser
 from turku.core.cli.output import json_text
-from turku.core.cli.program import Command
+from turku.core.cli.program import Argument, Command
 from turku.core.configuration import declaration
 from turku.core.configuration.directory import MergedFiles
 
@@ -36,8 +36,6 @@ def command(program: str, load: LoadWithFiles) -> Command:
     """Return the subcommand ``config`` of a program."""
 
     def run(arguments: argparse.Namespace) -> int:
-        from turku.core import log
-
         log.set_up(program, debug=arguments.debug)
         found = rows(*load(arguments.config_dir.absolute()))
         if arguments.json:
@@ -56,11 +54,9 @@ def command(program: str, load: LoadWithFiles) -> Command:
             ("Show the keys that differ from their default:", "{prog} --show | grep -v default"),
             ("Show it as JSON, for programs:", "{prog} --show --json"),
         ),
-        _add_arguments,
+        (
+            Argument("--show", action="store_true", required=True, help="Print every key."),
+            options.JSON,
+        ),
         details="Secrets are shown as ***. Files win over defaults, and later files over earlier ones.",
     )
-
-
-def _add_arguments(parser: Parser) -> None:
-    parser.add_argument("--show", action="store_true", required=True, help="Print every key.")
-    options.add_json(parser)

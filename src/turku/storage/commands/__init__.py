@@ -1,1 +1,1 @@
-"""The subcommands of ``turku-storage``, one file each."""
+"""The subcommands of ``turku-storage``. Only the module of the typed one is imported."""

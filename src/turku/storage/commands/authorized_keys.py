@@ -10,35 +10,24 @@ import argparse
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
 
-from turku.core.cli.arguments import Parser
+from turku.core import log
 from turku.core.cli.listing import Say
-from turku.core.cli.program import Command
-from turku.core.clock import SYSTEM_CLOCK
+from turku.core.cli.program import Argument, Command
+from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import InvalidValue
+from turku.policy import ssh_key
 from turku.storage.commands.setup import PRIVATE_UMASK, config_dir, logged
-
-if TYPE_CHECKING:
-    from turku.core.clock import Clock
-    from turku.storage.config.model import StorageConfig
+from turku.storage.config import loading
+from turku.storage.config.model import StorageConfig
+from turku.storage.registration import admitted_keys
 
 _LOG = logging.getLogger(__name__)
 
 
-def add_arguments(parser: Parser) -> None:
-    """Add what sshd tells of the login."""
-    parser.add_argument("user", metavar="USER", help="User that logs in (%%u in sshd_config).")
-    parser.add_argument("type", metavar="TYPE", help="Type of the offered key (%%t).")
-    parser.add_argument("key", metavar="KEY", help="Offered key in Base64 (%%k).")
-
-
 def _run(options: argparse.Namespace) -> int:
-    from turku.core import log
-    from turku.storage.config import loading as configuration
-
     os.umask(PRIVATE_UMASK)
-    loaded = configuration.load(config_dir(options))
+    loaded = loading.load(config_dir(options))
     # sshd discards standard error.
     log.set_up("turku-storage", destination=loaded.state.log_file, debug=options.debug, terminal=sys.stderr.isatty())
     logged(lambda: run(options, loaded, SYSTEM_CLOCK, print))
@@ -47,9 +36,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> None:
     """Print the line that admits the key, or nothing. Raises ConfigurationError, and as ``update_config.refresh``."""
-    from turku.policy import ssh_key
-    from turku.storage.registration import admitted_keys
-
     # sshd_config may name this program for every user. Machines log in as this one alone.
     if options.user != configuration.ssh.authorized_keys_user:
         _LOG.debug("nobody logs in as %s with a machine's key", options.user)
@@ -69,15 +55,20 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
         say(line)
 
 
-COMMAND = Command(
-    "authorized-keys",
-    "Print the line that admits a machine's key, for AuthorizedKeysCommand of sshd.",
-    _run,
-    (
-        ("In sshd_config, within the Match block of the user:", "AuthorizedKeysCommand {prog} %u %t %k"),
-        ("Ask as sshd does:", "{prog} turku ssh-ed25519 AAAAC3NzaC1lZDI1..."),
-        ("See why a key is not admitted:", "{prog} --debug turku ssh-ed25519 AAAAC3..."),
+COMMANDS = (
+    Command(
+        "authorized-keys",
+        "Print the line that admits a machine's key, for AuthorizedKeysCommand of sshd.",
+        _run,
+        (
+            ("In sshd_config, within the Match block of the user:", "AuthorizedKeysCommand {prog} %u %t %k"),
+            ("See why a key is not admitted:", "{prog} --debug turku ssh-ed25519 AAAAC3..."),
+        ),
+        (
+            Argument("user", metavar="USER", help="User that logs in (%%u in sshd_config)."),
+            Argument("type", metavar="TYPE", help="Type of the offered key (%%t)."),
+            Argument("key", metavar="KEY", help="Offered key in Base64 (%%k)."),
+        ),
+        "It prints nothing for a key that no machine has.",
     ),
-    add_arguments,
-    "It prints nothing for a key that no machine has.",
 )

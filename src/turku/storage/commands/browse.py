@@ -5,39 +5,33 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
-from turku.browse import arguments
-from turku.core.cli.program import no_arguments
-from turku.errors import UsageError
-from turku.storage.commands.setup import add_machine, configured
-
-if TYPE_CHECKING:
-    from turku.core.cli.listing import Say
-    from turku.core.clock import Clock
-    from turku.protocol.restore_messages import SnapshotChoice
-    from turku.storage.catalog import Catalog
-    from turku.storage.config.model import StorageConfig, StorageState
-    from turku.storage.disk.source_directory import SourceDirectory
+from turku.browse import arguments, output
+from turku.core.cli.listing import Say
+from turku.core.clock import Clock
+from turku.errors import InvalidValue, UsageError
+from turku.protocol.restore_messages import SnapshotChoice
+from turku.storage import catalog
+from turku.storage.catalog import Catalog
+from turku.storage.commands.setup import MACHINE, configured, selected
+from turku.storage.config.model import StorageConfig, StorageState
+from turku.storage.disk import history, machine_links
+from turku.storage.disk.source_directory import SourceDirectory
+from turku.storage.disk.source_lookup import find_sources
+from turku.storage.restore import browse, history_rows
 
 _NAMED = 10
 
 
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
-    """Return the exit code of the subcommand that ``options.browse`` names."""
-    if options.browse == "snapshots":
+    """Return the exit code of the subcommand that ``options.command`` names."""
+    if options.command == "snapshots":
         return _snapshots(options, configuration, clock, say)
-    from turku.browse import output
-    from turku.protocol.restore_messages import SnapshotChoice
-    from turku.storage import catalog
-    from turku.storage.disk.source_lookup import find_sources
-    from turku.storage.restore import browse
-
     places = find_sources(configuration, machine=options.machine)
     source, snapshot = arguments.source_and_snapshot(options, {place.source for place in places})
     place = _the_one(places, source, options.machine, configuration.state)
     first, second = SnapshotChoice(snapshot, getattr(options, "at", None)), SnapshotChoice()
-    if options.browse == "diff":
+    if options.command == "diff":
         first, second = SnapshotChoice(options.before), SnapshotChoice(options.after)
     path = os.fsencode(getattr(options, "path", ""))
     request = arguments.request(options, source, path, snapshot=first, other=second)
@@ -46,31 +40,20 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
         def choose(choice: SnapshotChoice) -> str:
             return _snapshot_name(opened, choice, configuration.state, clock)
 
-        rows = output.Limited(browse.catalog_rows(opened, request, choose), options.limit)
-        output.show(options.browse, rows, say, zone=configuration.state.timezone, is_json=options.json)
-        if rows.has_more():
-            output.warn_of_more(options.limit)
+        with output.limited(browse.catalog_rows(opened, request, choose), options.limit) as rows:
+            output.show(options.command, rows, say, zone=configuration.state.timezone, is_json=options.json)
     return 0
 
 
 def _snapshots(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
-    from turku.browse import output
-    from turku.storage.disk import history
-    from turku.storage.disk.source_lookup import find_sources
-    from turku.storage.restore import history_rows
-
     zone = configuration.state.timezone
-    rows = output.Limited(
-        (
-            (place.machine_dir.name, row)
-            for place in find_sources(configuration, machine=options.machine, source=options.source)
-            for row in history_rows.snapshot_rows(place, history.stored_snapshots(place, zone), zone, now=clock.now())
-        ),
-        options.limit,
+    found = (
+        (place.machine_dir.name, row)
+        for place in selected(options, configuration)
+        for row in history_rows.snapshot_rows(place, history.stored_snapshots(place, zone), zone, now=clock.now())
     )
-    output.show_snapshots(rows, say, owner="machine", is_json=options.json)
-    if rows.has_more():
-        output.warn_of_more(options.limit)
+    with output.limited(found, options.limit) as rows:
+        output.show_snapshots(rows, say, owner="machine", is_json=options.json)
     return 0
 
 
@@ -86,8 +69,6 @@ def _the_one(
             hint=f"there is {', '.join(known[:20])}" if known else "nothing was backed up yet",
         )
     if len(found) > 1:
-        from turku.storage.disk import machine_links
-
         names = machine_links.known_names(configuration)
         first = [place.machine_dir.name for place in found[:_NAMED]]
         named = ", ".join(" or ".join([*sorted(names.get(uuid, ())), uuid]) for uuid in first)
@@ -101,9 +82,6 @@ def _the_one(
 
 def _snapshot_name(opened: Catalog, choice: SnapshotChoice, configuration: StorageState, clock: Clock) -> str:
     """Return the name of the snapshot that is meant. A text that is not a snapshot's name is a time."""
-    from turku.errors import InvalidValue
-    from turku.storage import catalog
-
     snapshots, name = opened.snapshots(), choice.name
     now, zone = clock.now(), configuration.timezone
     if name and name != arguments.LATEST and not choice.at and all(each.name != name for each in snapshots):
@@ -117,4 +95,4 @@ def _snapshot_name(opened: Catalog, choice: SnapshotChoice, configuration: Stora
     return catalog.choose(snapshots, name=name, at=choice.at, now=now, zone=zone)
 
 
-COMMANDS = arguments.commands(configured(run), add_to_all=add_machine, add_to_ls=no_arguments)
+COMMANDS = arguments.commands(configured(run), default_limit=None, for_all=(MACHINE,))

@@ -9,12 +9,12 @@ import re
 import shlex
 import stat
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
-from turku.storage.commands import sshd_protection
-from turku.storage.commands.fact import Fact, Verdict
 from turku.storage.config.model import LimitsConfig, ReceivingConfig, SshConfig, StorageConfig, Volume
 from turku.storage.containment import availability, limits, seccomp
 from turku.storage.containment.availability import SandboxProbeFailed
@@ -27,8 +27,24 @@ _ANY_MACHINE = "00000000-0000-4000-8000-000000000000"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+class Verdict(Enum):
+    """The verdict on one fact."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Fact(NamedTuple):
+    """One thing that protects this host, or does not. ``text`` also says what to do about it."""
+
+    subject: str
+    verdict: Verdict
+    text: str
+
+
 def facts(configuration: StorageConfig) -> tuple[Fact, ...]:
-    """Return all facts about this host, in the order in which they are best read."""
+    """Return the facts about this host, except those about sshd, in the order in which they are best read."""
     return (
         *_address(configuration.ssh),
         _user(configuration.receiving),
@@ -39,7 +55,6 @@ def facts(configuration: StorageConfig) -> tuple[Fact, ...]:
         *(fact for volume in configuration.disk.volumes for fact in _writers(volume)),
         *_private_files(configuration),
         *_sudo(configuration.ssh),
-        *sshd_protection.facts(configuration),
         _login_shell(configuration.ssh),
     )
 

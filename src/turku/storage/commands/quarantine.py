@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from turku.core.cli import options as common
-from turku.core.cli.arguments import Parser
 from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
-from turku.core.cli.program import Command, CommandGroup
+from turku.core.cli.program import Argument, Command, CommandGroup
+from turku.core.clock import Clock
 from turku.errors import UsageError
-from turku.storage.commands.setup import add_selection, configured
+from turku.policy.machine_choice import MACHINE_HELP
+from turku.storage.commands.setup import SELECTION, configured, selected
+from turku.storage.config.model import StorageConfig
+from turku.storage.disk import history, snapshot_notes
+from turku.storage.disk.snapshot_notes import Review
+from turku.storage.disk.source_lookup import locked
 
-if TYPE_CHECKING:
-    from turku.core.clock import Clock
-    from turku.storage.config.model import StorageConfig
-
-
-def _add_list(parser: Parser) -> None:
-    add_selection(parser)
-    common.add_json(parser)
-
-
-def _add_decision(parser: Parser) -> None:
-    parser.add_argument(
+_DECISION = (
+    Argument(
         "snapshots", nargs="*", metavar="SNAPSHOT", help="Name of a snapshot (default: all that wait for a decision)."
-    )
-    add_selection(parser, required=True)
+    ),
+    Argument("--machine", required=True, metavar="MACHINE", help=f"Machine: {MACHINE_HELP}."),
+    Argument("--source", required=True, metavar="SOURCE", help="Source of the snapshots."),
+)
 
 
 def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say) -> int:
-    from turku.storage.disk import history, snapshot_notes
-    from turku.storage.disk.source_lookup import find_sources
-
     found: list[dict[str, Any]] = []
-    for place in find_sources(configuration, machine=options.machine, source=options.source):
+    for place in selected(options, configuration):
         for stored in history.stored_snapshots(place, configuration.state.timezone):
             noted = snapshot_notes.read(place, stored.name)
             if noted.findings:
@@ -66,12 +60,8 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clo
 def _decide(
     options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say, *, accepts: bool
 ) -> int:
-    from turku.storage.disk import history, snapshot_notes
-    from turku.storage.disk.snapshot_notes import Review
-    from turku.storage.disk.source_lookup import find_sources, locked
-
     decision = Review.ACCEPTED if accepts else Review.REJECTED
-    for place in find_sources(configuration, machine=options.machine, source=options.source):
+    for place in selected(options, configuration):
         with locked(place):
             stored = history.stored_snapshots(place, configuration.state.timezone)
             quarantined = {each.name for each in stored if snapshot_notes.read(place, each.name).findings}
@@ -97,49 +87,51 @@ def _decide(
 
 _SNAPSHOT = "--machine web-1 --source etc 1424400000"
 
-COMMAND = CommandGroup(
-    "quarantine",
-    "List the snapshots that look like an attack, and accept or reject them.",
-    (
-        Command(
-            "list",
-            "Show quarantined snapshots with their findings, and what was decided.",
-            configured(_list),
-            (
-                ("Show those of all sources:", "{prog}"),
-                ("Show those of one machine:", "{prog} --machine web-1"),
-                ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
+COMMANDS = (
+    CommandGroup(
+        "quarantine",
+        "List the snapshots that look like an attack, and accept or reject them.",
+        (
+            Command(
+                "list",
+                "Show quarantined snapshots with their findings, and what was decided.",
+                configured(_list),
+                (
+                    ("Show those of all sources:", "{prog}"),
+                    ("Show those of one machine:", "{prog} --machine web-1"),
+                    ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
+                ),
+                (*SELECTION, common.JSON),
             ),
-            _add_list,
-        ),
-        Command(
-            "accept",
-            "Count these snapshots like any other: the change was meant.",
-            configured(partial(_decide, accepts=True)),
-            (
-                ("Accept all that wait of one source:", "{prog} --machine web-1 --source etc"),
-                ("Accept one snapshot:", f"{{prog}} {_SNAPSHOT}"),
-                ("Accept what was rejected before:", f"{{prog}} {_SNAPSHOT}"),
+            Command(
+                "accept",
+                "Count these snapshots like any other: the change was meant.",
+                configured(partial(_decide, accepts=True)),
+                (
+                    ("Accept all that wait of one source:", "{prog} --machine web-1 --source etc"),
+                    ("Accept one snapshot:", f"{{prog}} {_SNAPSHOT}"),
+                    ("Accept what was rejected before:", f"{{prog}} {_SNAPSHOT}"),
+                ),
+                _DECISION,
             ),
-            _add_decision,
-        ),
-        Command(
-            "reject",
-            "Count these snapshots nowhere: they hold no good data.",
-            configured(partial(_decide, accepts=False)),
-            (
-                ("Reject all that wait of one source:", "{prog} --machine web-1 --source etc"),
-                ("Reject one snapshot:", f"{{prog}} {_SNAPSHOT}"),
-                ("Reject what was accepted before:", f"{{prog}} {_SNAPSHOT}"),
+            Command(
+                "reject",
+                "Count these snapshots nowhere: they hold no good data.",
+                configured(partial(_decide, accepts=False)),
+                (
+                    ("Reject all that wait of one source:", "{prog} --machine web-1 --source etc"),
+                    ("Reject one snapshot:", f"{{prog}} {_SNAPSHOT}"),
+                    ("Reject what was accepted before:", f"{{prog}} {_SNAPSHOT}"),
+                ),
+                _DECISION,
+                "The next snapshot is not built upon them.",
             ),
-            _add_decision,
-            "The next snapshot is not built upon them.",
         ),
+        (
+            ("Show what waits for a decision:", "{prog} list"),
+            ("Accept a change that was meant:", "{prog} accept --machine web-1 --source etc"),
+            ("Reject snapshots of encrypted files:", "{prog} reject --machine web-1 --source home"),
+        ),
+        "Retention removes nothing of a source while one of its snapshots waits for a decision.",
     ),
-    (
-        ("Show what waits for a decision:", "{prog} list"),
-        ("Accept a change that was meant:", "{prog} accept --machine web-1 --source etc"),
-        ("Reject snapshots of encrypted files:", "{prog} reject --machine web-1 --source home"),
-    ),
-    "Retention removes nothing of a source while one of its snapshots waits for a decision.",
 )

@@ -6,39 +6,31 @@ import argparse
 import logging
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from turku.core.cli import listing
 from turku.core.cli import options as common
-from turku.core.cli.arguments import Parser
 from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
 from turku.core.cli.program import Command
+from turku.core.clock import Clock
 from turku.errors import InvalidValue, LockHeld
-from turku.storage.commands.setup import EXIT_PROBLEMS, add_selection, configured
-
-if TYPE_CHECKING:
-    from turku.core.clock import Clock
-    from turku.storage.config.model import StorageConfig
-    from turku.storage.disk.retention_run import RetainedSnapshot
-    from turku.storage.disk.source_directory import SourceDirectory
+from turku.storage import catalog
+from turku.storage.commands.setup import EXIT_PROBLEMS, SELECTION, configured, selected
+from turku.storage.config.model import StorageConfig
+from turku.storage.disk import retention_rules, retention_run, trash
+from turku.storage.disk.retention_run import RetainedSnapshot
+from turku.storage.disk.source_directory import SourceDirectory
+from turku.storage.disk.source_lookup import locked
 
 _HEADINGS = ("machine", "source", "snapshot", "action", "until", "kept by")
 _LOG = logging.getLogger(__name__)
 
 
-def add_arguments(parser: Parser) -> None:
-    """Add the options."""
-    add_selection(parser)
-    common.add_dry_run(parser)
-    common.add_json(parser)
-
-
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """Print a row for each snapshot. Return 1 where a source was skipped."""
-    from turku.storage.disk.source_lookup import find_sources
-
     now = clock.now()
-    places = find_sources(configuration, machine=options.machine, source=options.source)
+    places = selected(options, configuration)
     found: list[tuple[SourceDirectory, RetainedSnapshot]] = []
     skipped = 0
     for place in places:
@@ -56,16 +48,10 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
 
 def _review(place: SourceDirectory, configuration: StorageConfig, now: datetime) -> Sequence[RetainedSnapshot]:
-    from turku.storage.disk import retention_rules, retention_run
-
     return retention_run.review(place, retention_rules.read(place), configuration, now=now)
 
 
 def _apply(place: SourceDirectory, configuration: StorageConfig, now: datetime) -> Sequence[RetainedSnapshot]:
-    from turku.storage import catalog
-    from turku.storage.disk import retention_run, trash
-    from turku.storage.disk.source_lookup import locked
-
     with locked(place):
         rows = _review(place, configuration, now)
         removed = [each.name for each in rows if not each.reasons]
@@ -84,8 +70,6 @@ def _show(
     is_json: bool,
     is_dry_run: bool,
 ) -> None:
-    from turku.core.cli import listing
-
     if is_json:
         say(json_text([_as_object(place, row, is_dry_run=is_dry_run) for place, row in found], indent=4))
         return
@@ -123,20 +107,23 @@ def _as_object(place: SourceDirectory, row: RetainedSnapshot, *, is_dry_run: boo
     }
 
 
-COMMAND = Command(
-    "retention",
-    "Show which snapshots stay, by which rules and until when, and remove the others.",
-    configured(run, needs_all_volumes=True),
-    (
-        ("Show what the rules keep, and change nothing:", "{prog} --dry-run"),
-        ("Apply the rules of one source now:", "{prog} --machine web-1 --source etc"),
-        ("Print what would be removed, for programs:", "{prog} -n --json | jq '.[]|select(.is_kept|not)'"),
+COMMANDS = (
+    Command(
+        "retention",
+        "Show which snapshots stay, by which rules and until when, and remove the others.",
+        configured(run, needs_all_volumes=True),
+        (
+            ("Show what the rules keep, and change nothing:", "{prog} --dry-run"),
+            ("Apply the rules of one source now:", "{prog} --machine web-1 --source etc"),
+            ("Print what would be removed, for programs:", "{prog} -n --json | jq '.[]|select(.is_kept|not)'"),
+        ),
+        (*SELECTION, common.DRY_RUN, common.JSON),
+        "Removed snapshots go to the trash, as after a backup. The rules are those of the last successful backup: the "
+        "source's own, the coordinator's floor, and retention_floor of this storage. A snapshot stays where any rule "
+        "keeps it. The column 'until' has the moment from which no rule keeps it, if backups succeed once in each "
+        "period of the schedule. The next backup after that moment removes it. The column is empty where no moment is "
+        "known. A source loses nothing while one of its snapshots is in quarantine, or as long as no backup recorded "
+        "its rules.",
+        {1: "A source was skipped: it is being backed up, or its rules are not valid."},
     ),
-    add_arguments,
-    "Removed snapshots go to the trash, as after a backup. The rules are those of the last successful backup: the "
-    "source's own, the coordinator's floor, and retention_floor of this storage. A snapshot stays where any rule keeps "
-    "it. The column 'until' has the moment from which no rule keeps it, if backups succeed once in each period of the "
-    "schedule. The next backup after that moment removes it. The column is empty where no moment is known. A source "
-    "loses nothing while one of its snapshots is in quarantine, or as long as no backup recorded its rules.",
-    {1: "A source was skipped: it is being backed up, or its rules are not valid."},
 )

@@ -9,20 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from turku.core.cli.arguments import Parser
+from turku.core import log
 from turku.core.cli.listing import Say
-from turku.core.cli.program import Run
+from turku.core.cli.program import Argument, Run
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import TurkuError
 from turku.policy.machine_choice import MACHINE_HELP
 
+# What is imported here is imported by every session, before it has a slot (threats M11).
 if TYPE_CHECKING:
     from turku.storage.config.model import StorageConfig
+    from turku.storage.disk.source_directory import SourceDirectory
 
 EXIT_PROBLEMS = 1
 PRIVATE_UMASK = 0o077
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
+
+MACHINE = Argument("--machine", metavar="MACHINE", help=f"Only this machine: {MACHINE_HELP}.")
+SELECTION = (MACHINE, Argument("--source", metavar="SOURCE", help="Only this source."))
 
 Step = Callable[[argparse.Namespace, "StorageConfig", Clock, Say], int]
 
@@ -35,7 +40,6 @@ def configured(step: Step, *, needs_all_volumes: bool = False) -> Run:
     """
 
     def run(options: argparse.Namespace) -> int:
-        from turku.core import log
         from turku.storage.config import loading as configuration
         from turku.storage.disk import volume_marks
 
@@ -50,15 +54,11 @@ def configured(step: Step, *, needs_all_volumes: bool = False) -> Run:
     return run
 
 
-def add_selection(parser: Parser, *, required: bool = False) -> None:
-    """Add ``--machine`` and ``--source``."""
-    add_machine(parser, required=required)
-    parser.add_argument("--source", required=required, metavar="SOURCE", help="Only this source.")
+def selected(options: argparse.Namespace, configuration: StorageConfig) -> tuple[SourceDirectory, ...]:
+    """Return the sources that ``--machine`` and ``--source`` name. Raises as ``source_lookup.find_sources``."""
+    from turku.storage.disk.source_lookup import find_sources
 
-
-def add_machine(parser: Parser, *, required: bool = False) -> None:
-    """Add ``--machine``."""
-    parser.add_argument("--machine", required=required, metavar="MACHINE", help=f"Only this machine: {MACHINE_HELP}.")
+    return find_sources(configuration, machine=options.machine, source=options.source)
 
 
 def config_dir(options: argparse.Namespace) -> Path:

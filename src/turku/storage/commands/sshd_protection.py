@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from turku.core import command
 from turku.errors import CommandFailed
-from turku.storage.commands.fact import Fact, Verdict
+from turku.storage.commands.protection import Fact, Verdict
 from turku.storage.config.model import StorageConfig
 from turku.storage.registration import acting_user
 

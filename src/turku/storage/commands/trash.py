@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import argparse
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from turku.core.cli import options as common
-from turku.core.cli.arguments import Parser, number
+from turku.core.cli.arguments import number
 from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
-from turku.core.cli.program import Command, CommandGroup
+from turku.core.cli.program import Argument, Command, CommandGroup
+from turku.core.clock import Clock
 from turku.errors import UsageError
-from turku.storage.commands.setup import add_selection, configured
-
-if TYPE_CHECKING:
-    from turku.core.clock import Clock
-    from turku.storage.config.model import StorageConfig
-
-
-def _add_list(parser: Parser) -> None:
-    add_selection(parser)
-    common.add_json(parser)
-
-
-def _add_restore(parser: Parser) -> None:
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="Name of the snapshot, as 'trash list' shows it.")
-    add_selection(parser)
-
-
-def _add_empty(parser: Parser) -> None:
-    add_selection(parser)
-    parser.add_argument(
-        "--older-than",
-        type=number("days", 36_500),
-        metavar="DAYS",
-        help="Only snapshots that were removed longer ago than this many days.",
-    )
-    common.add_yes(parser)
+from turku.policy import snapshot_mode
+from turku.storage.commands.setup import SELECTION, configured, selected
+from turku.storage.config.model import StorageConfig
+from turku.storage.disk import trash
+from turku.storage.disk.source_lookup import locked
+from turku.storage.snapshots import MODES
 
 
 def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say) -> int:
-    from turku.storage.disk import trash
-    from turku.storage.disk.source_lookup import find_sources
-
     found = [
         {
             "machine": place.machine_dir.name,
@@ -52,7 +29,7 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clo
             "removed": trashed.trashed.isoformat(),
             "kept_until": (trashed.trashed + timedelta(days=configuration.retention.trash_days)).isoformat(),
         }
-        for place in find_sources(configuration, machine=options.machine, source=options.source)
+        for place in selected(options, configuration)
         for trashed in trash.trashed_snapshots(place)
     ]
     if options.json:
@@ -69,12 +46,9 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clo
 
 
 def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
-    from turku.storage.disk import trash
-    from turku.storage.disk.source_lookup import find_sources, locked
-
     found = [
         trashed
-        for place in find_sources(configuration, machine=options.machine, source=options.source)
+        for place in selected(options, configuration)
         for trashed in trash.trashed_snapshots(place)
         if trashed.name == options.snapshot
     ]
@@ -95,11 +69,6 @@ def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: C
 
 
 def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
-    from turku.policy import snapshot_mode
-    from turku.storage.disk import trash
-    from turku.storage.disk.source_lookup import find_sources, locked
-    from turku.storage.snapshots import MODES
-
     if options.older_than is None and not options.yes:
         raise UsageError(
             "what is removed from the trash cannot be brought back",
@@ -107,7 +76,7 @@ def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clo
         )
     removed_until = clock.now() - timedelta(days=options.older_than or 0)
     count = 0
-    for place in find_sources(configuration, machine=options.machine, source=options.source):
+    for place in selected(options, configuration):
         with locked(place):
             gone = trash.empty(place, removed_until=removed_until)
             if gone:
@@ -119,49 +88,63 @@ def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clo
     return 0
 
 
-COMMAND = CommandGroup(
-    "trash",
-    "List, restore or remove the snapshots that retention removed.",
-    (
-        Command(
-            "list",
-            "Show what is in the trash, and until when.",
-            configured(_list),
-            (
-                ("Show the trash of all sources:", "{prog}"),
-                ("Show that of one machine:", "{prog} --machine web-1"),
-                ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
+COMMANDS = (
+    CommandGroup(
+        "trash",
+        "List, restore or remove the snapshots that retention removed.",
+        (
+            Command(
+                "list",
+                "Show what is in the trash, and until when.",
+                configured(_list),
+                (
+                    ("Show the trash of all sources:", "{prog}"),
+                    ("Show that of one machine:", "{prog} --machine web-1"),
+                    ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
+                ),
+                (*SELECTION, common.JSON),
             ),
-            _add_list,
-        ),
-        Command(
-            "restore",
-            "Bring a snapshot back into the history.",
-            configured(_restore),
-            (
-                ("Bring a snapshot back:", "{prog} etc_20261101-020000_1a2b"),
-                ("Bring that of one machine back:", "{prog} etc_20261101-020000_1a2b --machine web-1"),
-                ("Bring that of one source back:", "{prog} 1424400000 --machine web-1 --source etc"),
+            Command(
+                "restore",
+                "Bring a snapshot back into the history.",
+                configured(_restore),
+                (
+                    ("Bring a snapshot back:", "{prog} etc_20261101-020000_1a2b"),
+                    ("Bring that of one machine back:", "{prog} etc_20261101-020000_1a2b --machine web-1"),
+                    ("Bring that of one source back:", "{prog} 1424400000 --machine web-1 --source etc"),
+                ),
+                (
+                    Argument("snapshot", metavar="SNAPSHOT", help="Name of the snapshot, as 'trash list' shows it."),
+                    *SELECTION,
+                ),
+                "Retention does not remove it again for trash_days, at least 7 days.",
             ),
-            _add_restore,
-            "Retention does not remove it again for trash_days, at least 7 days.",
-        ),
-        Command(
-            "empty",
-            "Remove what is in the trash for good.",
-            configured(_empty),
-            (
-                ("Remove what was there for three days:", "{prog} --older-than 3"),
-                ("Remove all of it:", "{prog} --yes"),
-                ("Remove that of one source:", "{prog} --yes --machine web-1 --source etc"),
+            Command(
+                "empty",
+                "Remove what is in the trash for good.",
+                configured(_empty),
+                (
+                    ("Remove what was there for three days:", "{prog} --older-than 3"),
+                    ("Remove all of it:", "{prog} --yes"),
+                    ("Remove that of one source:", "{prog} --yes --machine web-1 --source etc"),
+                ),
+                (
+                    *SELECTION,
+                    Argument(
+                        "--older-than",
+                        type=number("days", 36_500),
+                        metavar="DAYS",
+                        help="Only snapshots that were removed longer ago than this many days.",
+                    ),
+                    common.YES,
+                ),
+                "Without --older-than it removes all of it, and needs --yes.",
             ),
-            _add_empty,
-            "Without --older-than it removes all of it, and needs --yes.",
         ),
-    ),
-    (
-        ("Show what is in the trash:", "{prog} list"),
-        ("Bring a snapshot back:", "{prog} restore etc_20261101-020000_1a2b"),
-        ("Remove what was there for three days:", "{prog} empty --older-than 3"),
+        (
+            ("Show what is in the trash:", "{prog} list"),
+            ("Bring a snapshot back:", "{prog} restore etc_20261101-020000_1a2b"),
+            ("Remove what was there for three days:", "{prog} empty --older-than 3"),
+        ),
     ),
 )

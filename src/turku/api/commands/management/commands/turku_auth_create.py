@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from typing import Any
 
 from django.db import transaction
 
@@ -11,7 +11,8 @@ from turku.api.audit import log
 from turku.api.commands.command import TurkuCommand
 from turku.api.fleet.identity import auths, hash_keys
 from turku.api.fleet.models import NAME_LENGTH, AuthKind
-from turku.core.cli.arguments import Parser
+from turku.core.cli import program
+from turku.core.cli.program import Argument
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
@@ -21,42 +22,47 @@ _PROGRAMS = {
 }
 
 
-class Command(TurkuCommand):
+def run(options: argparse.Namespace) -> int:
     """Create an Auth and print its secret, once."""
-
-    help = "Create an Auth with which machines (machine_reg) or storages (storage_reg) register."
-    examples = (
-        ("Create an Auth for machines:", "{prog} machine_reg"),
-        ("Create one with a name for storages:", "{prog} storage_reg --name 'site two'"),
-        ("Print the secret alone, for a script:", "{prog} machine_reg --raw"),
-    )
-
-    def declare_arguments(self, parser: Parser) -> None:
-        parser.add_argument("kind", choices=AuthKind.values, metavar="KIND", help="Kind: machine_reg or storage_reg.")
-        parser.add_argument("--name", metavar="NAME", help="Name of the Auth (default: its kind and the time).")
-        parser.add_argument("--raw", action="store_true", help="Print the secret and nothing else.")
-
-    def handle(self, *_arguments: Any, **options: Any) -> None:
-        now = SYSTEM_CLOCK.now()
-        kind = AuthKind(options["kind"])
-        # To the microsecond: a script may make several at once.
-        name = options["name"] or f"{kind.value} {now:%Y-%m-%d %H:%M:%S.%f}"
-        if len(name) > NAME_LENGTH or not name.isprintable():
-            raise UsageError(f"--name must be printable and at most {NAME_LENGTH} characters long")
-        hash_keys.register_newest_key(now=now)
-        with transaction.atomic():
-            auth, secret = auths.create(kind, name, now=now)
-            log.record(
-                log.COMMAND_LINE, [log.NewEntry("auth.added", auth, new={"name": name, "kind": kind.label})], now=now
-            )
-        if options["raw"]:
-            self.stdout.write(secret.reveal())
-            return
-        path, program = _PROGRAMS[kind]
-        snippet = {"api_auth_name": name, "api_auth_secret": secret.reveal()}
-        self.stdout.write(
-            f"Name:   {name}\nSecret: {secret.reveal()}\n\n"
-            "The secret is shown this once and kept only as a hash.\n"
-            f'Put this into {path} (mode 0600), add "api_url", and run {program}:\n\n'
-            f"{json.dumps(snippet, indent=4)}"
+    now = SYSTEM_CLOCK.now()
+    kind = AuthKind(options.kind)
+    # To the microsecond: a script may make several at once.
+    name = options.name or f"{kind.value} {now:%Y-%m-%d %H:%M:%S.%f}"
+    if len(name) > NAME_LENGTH or not name.isprintable():
+        raise UsageError(f"--name must be printable and at most {NAME_LENGTH} characters long")
+    hash_keys.register_newest_key(now=now)
+    with transaction.atomic():
+        auth, secret = auths.create(kind, name, now=now)
+        log.record(
+            log.COMMAND_LINE, [log.NewEntry("auth.added", auth, new={"name": name, "kind": kind.label})], now=now
         )
+    if options.raw:
+        options.say(secret.reveal())
+        return 0
+    path, registering = _PROGRAMS[kind]
+    snippet = {"api_auth_name": name, "api_auth_secret": secret.reveal()}
+    options.say(
+        f"Name:   {name}\nSecret: {secret.reveal()}\n\n"
+        "The secret is shown this once and kept only as a hash.\n"
+        f'Put this into {path} (mode 0600), add "api_url", and run {registering}:\n\n'
+        f"{json.dumps(snippet, indent=4)}"
+    )
+    return 0
+
+
+class Command(TurkuCommand):
+    declared = program.Command(
+        "auth-create",
+        "Create an Auth with which machines (machine_reg) or storages (storage_reg) register.",
+        run,
+        (
+            ("Create an Auth for machines:", "{prog} machine_reg"),
+            ("Create one with a name for storages:", "{prog} storage_reg --name 'site two'"),
+            ("Print the secret alone, for a script:", "{prog} machine_reg --raw"),
+        ),
+        (
+            Argument("kind", choices=AuthKind.values, metavar="KIND", help="Kind: machine_reg or storage_reg."),
+            Argument("--name", metavar="NAME", help="Name of the Auth (default: its kind and the time)."),
+            Argument("--raw", action="store_true", help="Print the secret and nothing else."),
+        ),
+    )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from datetime import timedelta
-from typing import Any
 
 from django.db import DatabaseError
 
 from turku.api.commands.command import TurkuCommand
 from turku.api.status import fleet_health
 from turku.api.status.marks import DEFAULT_LIMITS, HealthLimits
-from turku.core.cli.arguments import Parser
+from turku.core.cli import program
+from turku.core.cli.program import Argument
 from turku.core.clock import SYSTEM_CLOCK
 
 _CRITICAL = 2
@@ -37,58 +36,62 @@ def _span(text: str, unit: timedelta) -> timedelta:
     return span
 
 
+def run(options: argparse.Namespace) -> int:
+    """Print the state of the fleet. Return 0 or 2."""
+    limits = HealthLimits(options.storage_silent, options.machine_silent, options.overdue)
+    try:
+        state = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=options.verbose, limits=limits)
+    except DatabaseError as error:
+        problem = " ".join(str(error).split())
+        options.say(f"CRITICAL: the database cannot be read: {problem} (is it set up? turku-api migrate)")
+        return _CRITICAL
+    options.say(state.summary)
+    for group in state.groups:
+        for sentence in group.sentences:
+            options.say(f"  {sentence}")
+    for remark in (*(state.long_queues if options.verbose else ()), *state.remarks):
+        options.say(f"  {remark}")
+    return 0 if state.is_healthy else _CRITICAL
+
+
 class Command(TurkuCommand):
-    """Print the state of the fleet, and exit with 0 or 2."""
-
-    help = "Print one line on the state of the fleet, as a Nagios check."
-    examples = (
-        ("Check the fleet:", "{prog}"),
-        ("Name everything that has a problem:", "{prog} --verbose"),
-        ("Allow machines to be away for a day:", "{prog} --machine-silent 24"),
+    declared = program.Command(
+        "health",
+        "Print one line on the state of the fleet, as a Nagios check.",
+        run,
+        (
+            ("Check the fleet:", "{prog}"),
+            ("Name everything that has a problem:", "{prog} --verbose"),
+            ("Allow machines to be away for a day:", "{prog} --machine-silent 24"),
+        ),
+        (
+            Argument(
+                "--verbose",
+                action="store_true",
+                help="Print a line for each storage, machine or source with a problem as well.",
+            ),
+            Argument(
+                "--storage-silent",
+                type=_minutes,
+                default=DEFAULT_LIMITS.storage_silence,
+                metavar="MINUTES",
+                help="A storage is silent after this time (default: 30).",
+            ),
+            Argument(
+                "--machine-silent",
+                type=_hours,
+                metavar="HOURS",
+                help="A machine is silent after this time (default: as policies say, or 1).",
+            ),
+            Argument(
+                "--overdue",
+                type=_hours,
+                default=DEFAULT_LIMITS.overdue,
+                metavar="HOURS",
+                help="A source is overdue this long after its turn (default: 10, or as long as its machine may be "
+                "away).",
+            ),
+        ),
+        exit_codes={0: "All is well.", _CRITICAL: "Something needs attention."},
     )
-    exit_codes = {0: "All is well.", _CRITICAL: "Something needs attention."}
     requires_system_checks = []
-
-    def declare_arguments(self, parser: Parser) -> None:
-        parser.add_argument(
-            "--verbose",
-            action="store_true",
-            help="Print a line for each storage, machine or source with a problem as well.",
-        )
-        parser.add_argument(
-            "--storage-silent",
-            type=_minutes,
-            default=DEFAULT_LIMITS.storage_silence,
-            metavar="MINUTES",
-            help="A storage is silent after this time (default: 30).",
-        )
-        parser.add_argument(
-            "--machine-silent",
-            type=_hours,
-            metavar="HOURS",
-            help="A machine is silent after this time (default: as policies say, or 1).",
-        )
-        parser.add_argument(
-            "--overdue",
-            type=_hours,
-            default=DEFAULT_LIMITS.overdue,
-            metavar="HOURS",
-            help="A source is overdue this long after its turn (default: 10, or as long as its machine may be away).",
-        )
-
-    def handle(self, *_arguments: Any, **options: Any) -> None:
-        limits = HealthLimits(options["storage_silent"], options["machine_silent"], options["overdue"])
-        try:
-            state = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=options["verbose"], limits=limits)
-        except DatabaseError as error:
-            problem = " ".join(str(error).split())
-            self.stdout.write(f"CRITICAL: the database cannot be read: {problem} (is it set up? turku-api migrate)")
-            sys.exit(_CRITICAL)
-        self.stdout.write(state.summary)
-        for group in state.groups:
-            for sentence in group.sentences:
-                self.stdout.write(f"  {sentence}")
-        for remark in (*(state.long_queues if options["verbose"] else ()), *state.remarks):
-            self.stdout.write(f"  {remark}")
-        if not state.is_healthy:
-            sys.exit(_CRITICAL)
