@@ -18,14 +18,12 @@ from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import serving_daemon
 from turku.agent.rsyncd.config_text import Module
 from turku.agent.tunnel import ssh_tunnel
-from turku.agent.tunnel.ssh_tunnel import RemotePortTaken
 from turku.agent.tunnel.storage_output import StorageOutput
 from turku.agent.tunnel.trusted_storages import Address
 from turku.core import command
 from turku.errors import CommandFailed
 
 _LOG = logging.getLogger(__name__)
-_PORT_ATTEMPTS = 5
 _STOP_LOOK_SECONDS = 0.2
 
 Waiter = Callable[[command.Child, int], int]
@@ -53,19 +51,17 @@ def run(
     private and empty. Every child process has ended when this returns. Raises CommandFailed when no session came about
     or it did not end well.
     """
-    sources = {module.name: module.credentials for module in modules} if action == "checkin" else {}
-    details = ""
-    report = ChangeReport(agent, address.name, modules) if action == "checkin" else None
-    for attempt in range(1, _PORT_ATTEMPTS + 1):
-        scratch = directory / f"attempt-{attempt}"
-        scratch.mkdir(mode=0o700)
+    is_checkin = action == "checkin"
+    report = ChangeReport(agent, address.name, modules) if is_checkin else None
+
+    def attempt(scratch: Path) -> None:
         with serving_daemon.serve(agent, modules, scratch) as port:
             request = ssh_tunnel.request_bytes(
                 action,
                 port=port,
-                sources=sources,
+                sources={module.name: module.credentials for module in modules} if is_checkin else {},
                 withheld=withheld,
-                parallel_sources=agent.backup.parallel_sources if action == "checkin" else None,
+                parallel_sources=agent.backup.parallel_sources if is_checkin else None,
                 moment_ns=None if report is None else report.moment.unix_ns,
             )
             if report is not None:
@@ -78,21 +74,11 @@ def run(
                 with nullcontext() if report is None else report.sent_to(ssh.stdin):
                     exit_code = watch(ssh, port)
                 last_lines = ssh.last_lines
-        try:
-            ssh_tunnel.require_success(address, exit_code, last_lines)
-        except RemotePortTaken as error:
-            _LOG.info("%s (%d); trying another", error.message, port)
-            details = error.details
-        else:
-            if report is not None:
-                report.keep()
-            return
-    raise CommandFailed(
-        f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports",
-        details=details,
-        hint="does its sshd allow it? AllowTcpForwarding and PermitListen of the user that machines log in as; "
-        "turku-storage check there looks at them",
-    )
+        ssh_tunnel.require_success(address, exit_code, last_lines)
+
+    ssh_tunnel.with_free_port(address, directory, attempt)
+    if report is not None:
+        report.keep()
 
 
 def wait_for_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Event) -> int:

@@ -137,7 +137,8 @@ def test_a_port_taken_on_the_storage_is_noticed_and_another_is_tried(
     machine.configure(ssh_command=[str(wrapper)])
     ping = machine.ping()
     assert ping.returncode == 0, ping.stderr
-    assert f"could not listen on the port that was drawn ({(tmp_path / 'taken').read_text()})" in ping.stderr
+    assert "could not listen on the port that was drawn; trying another" in ping.stderr
+    assert f"forwarding failed for listen port {(tmp_path / 'taken').read_text()}" in ping.stderr
     assert api.reports["etc"]["success"]
     assert sessions(machine) == 2
 

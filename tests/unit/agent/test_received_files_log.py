@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,8 @@ def test_a_log_that_is_not_understood_is_read_all_the_same(tmp_path: Path, fault
     agent: Any = SimpleNamespace(rsyncd=SimpleNamespace(rsyncd_local_address="127.0.0.1"))
     daemon = ReceivingDaemon(agent, tmp_path, 1, fail)
     line = b"2026/01/01 [1] " + daemon._token + b" " + b"00" * 16 + b" 5 name\n"
-    log = io.BufferedReader(io.BytesIO(line * 100_000))  # type: ignore[arg-type]
-    daemon._read(log)
-    assert log.read() == b""
+    output = tmp_path / "output"
+    output.write_bytes(line * 100_000)
+    with output.open("rb") as log:
+        daemon._read(os.fdopen(os.dup(log.fileno()), "rb"))
+        assert log.read() == b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from turku.agent import checkin
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
         return _approve(plan, options)
 
     try:
-        with ProgressDisplay() as display:
+        with closing(ProgressDisplay()) as display:
             outcome = restore_run.restore(agent, job, on_progress=display.show, approve=approve)
     except KeyboardInterrupt:
         if hint := _next_step(agent.state, job, plans):

@@ -12,21 +12,14 @@ import logging
 import os
 import stat
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 from turku.agent.restore import manifest
-from turku.agent.restore.plan import PlannedRestore
-from turku.agent.restore.progress import RestoreProgress
 from turku.agent.restore.result import ProblemList, count_of
-from turku.agent.restore.staging.target import PreparedTarget
 from turku.agent.restore.verification import Verification
 from turku.core.filesystem import directory_tree, holes, posix_acl, removal
 from turku.core.filesystem.paths import split
@@ -39,7 +32,6 @@ from turku.protocol.restore_messages import (
     Answer,
     Manifest,
     RestoreEnd,
-    RestorePlan,
     Unset,
     UnsetEntry,
     WirePath,
@@ -49,37 +41,11 @@ from turku.protocol.restore_messages import (
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass
-class RestoreTransfer:
-    """The part of an attempt in which the storage sends files."""
-
-    plan: RestorePlan
-    planned: PlannedRestore
-    target: PreparedTarget
-    verification: Verification
-    begin: float = field(default_factory=time.monotonic)
-    is_cancelled: bool = False
-
-    def progress(self) -> RestoreProgress:
-        """Return the progress so far."""
-        return RestoreProgress(
-            files=self.verification.files,
-            size_bytes=self.verification.size_bytes,
-            files_total=self.planned.files,
-            size_total_bytes=self.planned.size_bytes,
-            seconds=time.monotonic() - self.begin,
-        )
-
-
 class AnswerReader(threading.Thread):
     """Reads the storage's answers to their end."""
 
     def __init__(
-        self,
-        answers: Iterator[Answer],
-        verification: Verification,
-        sparse_files: SparseFiles,
-        unsupported: UnsupportedAttributes,
+        self, answers: Iterator[Answer], verification: Verification, unsupported: UnsupportedAttributes
     ) -> None:
         super().__init__(name="restore answers", daemon=True)
         self.end: RestoreEnd | None = None
@@ -87,8 +53,18 @@ class AnswerReader(threading.Thread):
         """The reason for which the restore ends before its end: an answer, or a limit that the storage exceeded."""
         self._answers = answers
         self._verification = verification
-        self._sparse_files = sparse_files
-        self._unsupported = unsupported
+        self.sparse_files = SparseFiles()
+        self.unsupported = unsupported
+
+    @property
+    def lost_count(self) -> int:
+        """The number of files that the storage's catalog lists and its snapshot lacks."""
+        return 0 if self.end is None else max(self.end.lost_count, len(self.end.lost))
+
+    @property
+    def is_complete(self) -> bool:
+        """True where the storage's rsync ended well."""
+        return self.problem is None and self.end is not None and self.end.rsync_exit_code == 0
 
     def run(self) -> None:
         try:
@@ -108,10 +84,10 @@ class AnswerReader(threading.Thread):
             for entry in answer.entries:
                 self._verification.expect(entry)
         elif isinstance(answer, WithHoles):
-            self._sparse_files.add(answer.paths)
+            self.sparse_files.add(answer.paths)
         elif isinstance(answer, Unset):
             for unset in answer.entries:
-                self._unsupported.add(unset)
+                self.unsupported.add(unset)
         elif isinstance(answer, RestoreEnd):
             self.end = answer
 
@@ -163,19 +139,14 @@ _HANDLE_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class UnsupportedAttributes:
-    """The attributes that one restore could not set. A context manager. One thread adds them."""
+    """The attributes that one restore could not set. One thread adds them."""
 
     def __init__(self, spool_directory: Path | None = None) -> None:
         self._acls = Spool(spool_directory)
         self._names: Counter[str] = Counter()
         self._others = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._acls.close()
 
     def add(self, entry: UnsetEntry) -> None:

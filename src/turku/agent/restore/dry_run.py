@@ -18,8 +18,8 @@ from turku.agent.restore.plan import PlannedRestore, planned_restore
 from turku.agent.state import staging_records
 from turku.core.cli import shell_words
 from turku.core.filesystem import directory_tree
-from turku.core.filesystem.paths import joined
-from turku.core.filesystem.spool import BloomFilter, Stack
+from turku.core.filesystem.directory_tree import DirectoryTree
+from turku.core.filesystem.spool import BloomFilter
 from turku.protocol.restore_messages import Manifest, ManifestEntry, RestoreEnd, RestorePlan, path_bytes
 
 _TIMEOUT_SECONDS = 3600.0
@@ -123,24 +123,13 @@ def _is_same_link(root: int, path: bytes, entry: ManifestEntry) -> bool:
 
 def _files_below(root: int, paths: tuple[bytes, ...], untouched: frozenset[bytes]) -> Iterator[bytes]:
     """Yield everything at and below the paths but directories, untouched directories and staging directories."""
-    with Stack() as waiting:
+    with os.scandir(root) as entries:
+        names = (os.fsencode(entry.name) for entry in entries)
+        kept = untouched | {name for name in names if staging_records.is_staging_name(name)}
+    with DirectoryTree(os.dup(root)) as tree:
         for path in paths or (b"",):
-            waiting.push(path)
-        while (inside := waiting.pop()) is not None:
-            try:
-                directory = directory_tree.open_directory(root, inside)
-            except OSError:
-                continue
-            try:
-                with os.scandir(directory) as entries:
-                    for entry in entries:
-                        name = os.fsencode(entry.name)
-                        path = joined(inside, name)
-                        if path in untouched or (not inside and staging_records.is_staging_name(name)):
-                            continue
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.push(path)
-                        else:
-                            yield path
-            finally:
-                os.close(directory)
+            yield from (
+                entry.full_path
+                for entry in tree.walk(path, skips=kept)
+                if not entry.is_directory and entry.full_path not in kept
+            )

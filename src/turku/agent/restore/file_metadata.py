@@ -44,16 +44,8 @@ def supported_kinds(directory: Path, rsync_command: Sequence[str]) -> tuple[Sett
         ("privileged", "trusted.turku", b"1", can_attributes and os.geteuid() == 0),
     )
     with suppress(OSError), _scratch_file(directory) as descriptor:
-        return tuple(kind for kind, name, value, is_asked in wanted if is_asked and _can_set(descriptor, name, value))
+        return tuple(kind for kind, name, value, can in wanted if can and _set_attribute(descriptor, name, value))
     return ()
-
-
-def _can_set(descriptor: int, name: str, value: bytes) -> bool:
-    try:
-        os.setxattr(descriptor, name, value)
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager
@@ -102,21 +94,15 @@ def link_target(root: int, path: bytes) -> bytes | None:
 def read(file: int | str | bytes, kinds: Collection[Settable]) -> dict[str, bytes]:
     """Return the file's ACLs and attributes of these kinds. No link is followed."""
     found = {}
+    # Python refuses the option for a descriptor, which follows no link anyhow.
+    options = {} if isinstance(file, int) else {"follow_symlinks": False}
     # For file systems without attributes, and for files that vanish meanwhile.
     with suppress(OSError):
-        for name in _names(file):
+        for name in os.listxattr(file, **options):
             if _kind(name) in kinds:
                 with suppress(OSError):
-                    found[name] = os.getxattr(file, name) if isinstance(file, int) else _of_path(file, name)
+                    found[name] = os.getxattr(file, name, **options)
     return found
-
-
-def _names(file: int | str | bytes) -> list[str]:
-    return os.listxattr(file) if isinstance(file, int) else os.listxattr(file, follow_symlinks=False)
-
-
-def _of_path(path: str | bytes, name: str) -> bytes:
-    return os.getxattr(path, name, follow_symlinks=False)
 
 
 def _kind(name: str) -> Settable | None:

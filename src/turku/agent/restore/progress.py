@@ -6,8 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from turku.core.cli.output import unguarded
 from turku.core.units import size
@@ -31,21 +30,13 @@ class RestoreProgress:
 
 
 class ProgressDisplay:
-    """Shows progress on standard error. A context manager."""
+    """Shows progress on standard error."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._last_line = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop the bar and leave the terminal as it is."""

@@ -15,12 +15,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from turku.agent.config.model import AgentConfig, RestoreConfig
 from turku.agent.identity import machine_identity
+from turku.agent.restore import run as restore_run
+from turku.agent.restore.job import RestoreJob
+from turku.agent.restore.plan import PlannedRestore
+from turku.agent.restore.progress import RestoreProgress
+from turku.agent.restore.result import RestoreResult
 from turku.agent.state import var_dir
 from turku.core import lock, retry
 from turku.core.filesystem import paths
@@ -35,12 +39,19 @@ from turku.errors import (
     MalformedMessage,
     TurkuError,
 )
-
-if TYPE_CHECKING:
-    from turku.agent.restore.plan import PlannedRestore
-    from turku.agent.restore.progress import RestoreProgress
-    from turku.agent.restore.result import RestoreResult
-    from turku.protocol.restore_request_messages import AgentRestoreProgressAnswer, RestoreOrder, Step
+from turku.policy import names
+from turku.protocol import codec
+from turku.protocol.messages import AgentPingRequest
+from turku.protocol.restore_messages import path_bytes
+from turku.protocol.restore_request_messages import (
+    PROGRESS_CALL,
+    WAITING_CALL,
+    AgentRestoreProgressAnswer,
+    AgentRestoreProgressRequest,
+    AgentRestoresAnswer,
+    RestoreOrder,
+    Step,
+)
 
 LOCK_NAME = "turku-agent-remote-restore"
 REPORT_SECONDS = 5.0
@@ -58,18 +69,12 @@ class NotAllowedHere(InvalidValue):
 
 def waiting_orders(agent: AgentConfig) -> msgspec.Raw:
     """Return the restore requests for this machine, without a checkin. Raises as ``checkin.check_in`` does."""
-    from turku.protocol.messages import AgentPingRequest
-    from turku.protocol.restore_request_messages import WAITING_CALL, AgentRestoresAnswer
-
     request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
     return agent.api.client().beyond_contract().call(WAITING_CALL, request, AgentRestoresAnswer).restores
 
 
 def decode_orders(answer: msgspec.Raw) -> list[RestoreOrder]:
     """Return the restore requests of an answer. Malformed ones are logged, and none are returned."""
-    from turku.protocol import codec
-    from turku.protocol.restore_request_messages import RestoreOrder
-
     try:
         return codec.decode(bytes(answer), list[RestoreOrder])
     except MalformedMessage as error:
@@ -102,8 +107,6 @@ def _run_one(agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> 
 
 def allowed_target(configured: RestoreConfig, directory: str) -> Path:
     """Return the directory with links resolved. Raises NotAllowedHere where the configuration forbids it."""
-    from turku.policy import names
-
     if not configured.remote_restore:
         raise NotAllowedHere(
             "remote_restore is not set on this machine", hint="it names the directories below which a restore may write"
@@ -182,8 +185,6 @@ class _RemoteRestore:
             _LOG.info("restore %s: %s", self._order.request, result.summary)
             is_ended_here = result.state == "cancelled" and not self._is_cancelled
             if result.state == "cancelled" and self._is_cancelled:
-                from turku.agent.restore import run as restore_run
-
                 restore_run.discard(self._agent.state, target)
             step: Step = "postponed" if is_ended_here else result.state
             notes = (f"note: {each}" for each in self._remarks)
@@ -209,11 +210,6 @@ class _RemoteRestore:
         return self._is_cancelled or self._stop.is_set()
 
     def _restore_once(self, target: Path) -> RestoreResult:
-        from turku.agent.restore import run as restore_run
-        from turku.agent.restore.job import RestoreJob
-        from turku.policy import names
-        from turku.protocol.restore_messages import path_bytes
-
         order = self._order
         return restore_run.restore(
             self._agent,
@@ -275,12 +271,6 @@ class _RemoteRestore:
     def _report(
         self, step: Step, *, message: str = "", result: RestoreResult | None = None
     ) -> AgentRestoreProgressAnswer:
-        from turku.protocol.restore_request_messages import (
-            PROGRESS_CALL,
-            AgentRestoreProgressAnswer,
-            AgentRestoreProgressRequest,
-        )
-
         progress = self._progress
         done = result or progress
         request = AgentRestoreProgressRequest(

@@ -11,9 +11,10 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from turku.agent.config.model import RsyncdConfig
 from turku.core import command
@@ -23,6 +24,7 @@ from turku.core.kernel.tcp_table import TcpState
 from turku.errors import CommandFailed
 from turku.protocol.messages import PORT_RANGE
 
+T = TypeVar("T")
 _ATTEMPTS = 20
 
 
@@ -35,10 +37,19 @@ def draw_port() -> int:
     return secrets.choice(PORT_RANGE)
 
 
-def candidates(address: str) -> Iterator[int]:
-    """Yield random ports to try. Raises CommandFailed after the last attempt."""
+@contextmanager
+def on_free_port(address: str, run_on: Callable[[int], AbstractContextManager[T]]) -> Iterator[T]:
+    """Give what ``run_on`` gives for a port that was drawn. Others are tried where one is taken on this machine.
+
+    Raises CommandFailed after the last attempt.
+    """
     for _attempt in range(_ATTEMPTS):
-        yield draw_port()
+        try:
+            with run_on(draw_port()) as given:
+                yield given
+                return
+        except PortTaken as error:
+            _LOG.info("%s; trying another port", error.message)
     raise CommandFailed(f"no free port on {address} for rsyncd in {_ATTEMPTS} attempts")
 
 

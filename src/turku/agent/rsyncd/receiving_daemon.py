@@ -12,16 +12,17 @@ import os
 import re
 import resource
 import secrets
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import config_text, daemon, nodev_mount
 from turku.agent.rsyncd.config_text import Module, ModuleSection
-from turku.agent.rsyncd.daemon import DaemonLog, PortTaken
+from turku.agent.rsyncd.daemon import DaemonLog
 from turku.agent.state import runtime_directory
 from turku.core import command
 from turku.core.filesystem import extended_attributes
@@ -78,8 +79,8 @@ class ReceivingDaemon:
         fresh.replace(self._configuration)
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run the daemon for the length of the block.
+    def running(self) -> Iterator[Self]:
+        """Run the daemon for the length of the block, and give it.
 
         After the block every received file was reported and nothing writes to the module any more. Raises RestoreFailed
         where a process still could.
@@ -91,11 +92,11 @@ class ReceivingDaemon:
             self._daemon = child
             # A descriptor of its own, as the child's is closed at its end, and the last lines may be unread by then.
             output = os.fdopen(os.dup(child.stdout.fileno()), "rb")
-            self._reader = threading.Thread(target=self._read_to_end, args=(output,), daemon=True)
+            self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
             self._reader.start()
             daemon.wait_until_ready(child, self._agent.rsyncd.rsyncd_local_address, self.port)
             try:
-                yield
+                yield self
             finally:
                 self._log.end()
         # The reader ends when the last process has closed its output, the process of a connection included.
@@ -103,13 +104,9 @@ class ReceivingDaemon:
         if self._reader.is_alive():
             raise RestoreFailed("rsyncd does not end, and could still write", hint="kill it, and restore again")
 
-    def _read_to_end(self, stream: IO[bytes]) -> None:
-        with stream:
-            self._read(stream)
-
     def _read(self, stream: IO[bytes]) -> None:
         # If nobody reads its log, the daemon blocks while it writes the next line, and so does the restore.
-        with drained(stream):
+        with stream, drained(stream):
             try:
                 self._read_lines(stream)
             except Exception:
@@ -174,20 +171,14 @@ def _attribute_filter(*, has_labels: bool) -> str:
     return f"{_EXCLUDED_ATTRIBUTES} {_EXCLUDED_LABELS}" if excludes_labels else _EXCLUDED_ATTRIBUTES
 
 
-@contextmanager
-def serve(agent: AgentConfig, directory: Path, on_received: Received) -> Iterator[ReceivingDaemon]:
+def serve(agent: AgentConfig, directory: Path, on_received: Received) -> AbstractContextManager[ReceivingDaemon]:
     """Run a daemon for the length of the block, and give it.
 
     ``directory`` is private and empty. Raises CommandFailed when the daemon does not start.
     """
+
+    def serve_on(port: int) -> AbstractContextManager[ReceivingDaemon]:
+        return ReceivingDaemon(agent, Path(tempfile.mkdtemp(dir=directory)), port, on_received).running()
+
     nodev_mount.drop_device_capability()
-    for attempt, port in enumerate(daemon.candidates(agent.rsyncd.rsyncd_local_address), 1):
-        own = directory / f"daemon-{attempt}"
-        own.mkdir(mode=0o700)
-        receiving = ReceivingDaemon(agent, own, port, on_received)
-        try:
-            with receiving.running():
-                yield receiving
-                return
-        except PortTaken as error:
-            _LOG.info("%s; trying another port", error.message)
+    return daemon.on_free_port(agent.rsyncd.rsyncd_local_address, serve_on)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from turku.agent.config.model import AgentConfig, RsyncdConfig
 from turku.agent.rsyncd import config_text, daemon
 from turku.agent.rsyncd.config_text import Module, ModuleSection
-from turku.agent.rsyncd.daemon import DaemonLog, PortTaken
+from turku.agent.rsyncd.daemon import DaemonLog
 from turku.agent.state import runtime_directory
 from turku.policy import compression
 
@@ -21,37 +22,31 @@ _CONNECTIONS = 16
 """Connections per module at the same time. A storage needs one, and an operator who restores may run several."""
 
 
-@contextmanager
-def serve(agent: AgentConfig, modules: Sequence[Module], directory: Path) -> Iterator[int]:
+def serve(agent: AgentConfig, modules: Sequence[Module], directory: Path) -> AbstractContextManager[int]:
     """Run a daemon that offers the modules for the length of the block, and give its port.
 
     ``directory`` is private and empty. It receives the configuration and the secrets. Another port is drawn where one
     is taken on this machine. Raises CommandFailed when the daemon does not start.
     """
-    for attempt, port in enumerate(daemon.candidates(agent.rsyncd.rsyncd_local_address), 1):
-        try:
-            with _serve_on(agent, modules, _write_files(agent.rsyncd, modules, directory / str(attempt), port), port):
+    address = agent.rsyncd.rsyncd_local_address
+
+    @contextmanager
+    def serve_on(port: int) -> Iterator[int]:
+        configuration = _write_files(agent.rsyncd, modules, Path(tempfile.mkdtemp(dir=directory)), port)
+        # Only where a path needs it, so that wrappers that drop the environment can serve all other paths.
+        environment = {config_text.PERCENT_VARIABLE: "%"} if any("%" in module.path for module in modules) else None
+        log = DaemonLog()
+        with daemon.start(agent.rsyncd, configuration, port, log, environment=environment) as child:
+            daemon.wait_until_ready(child, address, port)
+            try:
                 yield port
-                return
-        except PortTaken as error:
-            _LOG.info("%s; trying another port", error.message)
+            finally:
+                log.end()
 
-
-@contextmanager
-def _serve_on(agent: AgentConfig, modules: Sequence[Module], configuration: Path, port: int) -> Iterator[None]:
-    # Only where a path needs it, so that wrappers that drop the environment can serve all other paths.
-    environment = {config_text.PERCENT_VARIABLE: "%"} if any("%" in module.path for module in modules) else None
-    log = DaemonLog()
-    with daemon.start(agent.rsyncd, configuration, port, log, environment=environment) as child:
-        daemon.wait_until_ready(child, agent.rsyncd.rsyncd_local_address, port)
-        try:
-            yield
-        finally:
-            log.end()
+    return daemon.on_free_port(address, serve_on)
 
 
 def _write_files(configuration: RsyncdConfig, modules: Sequence[Module], directory: Path, port: int) -> Path:
-    directory.mkdir(mode=0o700)
     sections = []
     for number, module in enumerate(modules):
         secrets = runtime_directory.write_private(directory / f"secrets-{number}", module.secrets_text)

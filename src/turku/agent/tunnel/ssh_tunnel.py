@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from msgspec import UNSET
 
@@ -27,6 +28,7 @@ from turku.protocol.messages import (
     SourceCredentials,
 )
 
+T = TypeVar("T")
 EXIT_SSH_ITSELF = 255
 SHELL_HINT = (
     "that comes from the login shell of the user that machines log in as there (its .bashrc, .zshenv, .cshrc or "
@@ -41,7 +43,9 @@ _AES_GCM = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com")
 _CHACHA20 = ("chacha20-poly1305@openssh.com",)
 _AES_CTR = ("aes256-ctr", "aes192-ctr", "aes128-ctr")
 """Ciphers for a storage that supports none of the others."""
+_PORT_ATTEMPTS = 5
 _PORT_REFUSED = "remote port forwarding failed for listen port"
+_LOG = logging.getLogger(__name__)
 
 
 class RemotePortTaken(CommandFailed):
@@ -203,6 +207,28 @@ def open_tunnel(
             # ssh has ended already. Its exit code and last lines name the reason.
             pass
         yield ssh
+
+
+def with_free_port(address: Address, directory: Path, attempt: Callable[[Path], T]) -> T:
+    """Return the attempt's result. It is repeated while the storage finds the port that was drawn taken.
+
+    Each attempt gets a new private directory in ``directory``. Raises CommandFailed after the last one.
+    """
+    details = ""
+    for number in range(1, _PORT_ATTEMPTS + 1):
+        scratch = directory / f"attempt-{number}"
+        scratch.mkdir(mode=0o700)
+        try:
+            return attempt(scratch)
+        except RemotePortTaken as error:
+            _LOG.info("%s; trying another", error.message)
+            details = error.details
+    raise CommandFailed(
+        f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports",
+        details=details,
+        hint="does its sshd allow it? AllowTcpForwarding and PermitListen of the user that machines log in as; "
+        "turku-storage check there looks at them",
+    )
 
 
 def require_success(address: Address, exit_code: int, last_lines: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -210,8 +210,10 @@ class DirectoryTree:
         directory, name = split(path)
         return open_file_in(self.directory(directory), name, flags)
 
-    def walk(self, path: bytes = b"", *, skip_unreadable: bool = True) -> Iterator[WalkEntry]:
-        """Yield every entry below the directory, each directory before its own entries.
+    def walk(
+        self, path: bytes = b"", *, skip_unreadable: bool = True, skips: Collection[bytes] = ()
+    ) -> Iterator[WalkEntry]:
+        """Yield every entry below the directory, each directory before its own entries. Do not enter ``skips``.
 
         A directory that cannot be read is skipped, or raises OSError without ``skip_unreadable``. An entry that
         vanishes while its directory is listed is skipped in any case.
@@ -240,4 +242,5 @@ class DirectoryTree:
                         if stat.S_ISDIR(found.st_mode):
                             inner.append(name)
                         yield WalkEntry(reached, directory, name, found)
-                waiting.push_all(joined(reached, name) for name in sorted(inner, reverse=True))
+                below = (joined(reached, name) for name in sorted(inner, reverse=True))
+                waiting.push_all(each for each in below if each not in skips)

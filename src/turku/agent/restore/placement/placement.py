@@ -21,6 +21,7 @@ from turku.agent.restore.placement.scope import ParentDirectories, PlacementScop
 from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core.filesystem import directory_tree, posix_acl, removal
+from turku.core.filesystem.directory_tree import DirectoryTree, WalkEntry
 from turku.core.filesystem.paths import joined, split
 from turku.core.filesystem.spool import Stack
 from turku.protocol.restore_messages import ParentDirectory, Settable
@@ -223,29 +224,16 @@ class Placement:
 
     def _can_move_whole(self, path: bytes) -> bool:
         """Return True where a directory that the target does not have may be moved with all its content."""
-        with Stack() as waiting:
-            waiting.push(path)
-            while (directory := waiting.pop()) is not None:
-                with (
-                    directory_tree.opened_directory(self._scope.tree, directory) as descriptor,
-                    os.scandir(descriptor) as entries,
-                ):
-                    for entry in entries:
-                        inside = directory + b"/" + os.fsencode(entry.name)
-                        if self._is_reserved(inside):
-                            return False
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.push(inside)
-                        elif not self._is_in_manifest(inside) or self._is_linked(inside, entry):
-                            return False
-        return True
+        with DirectoryTree(os.dup(self._scope.tree)) as tree:
+            return all(map(self._can_move_along, tree.walk(path, skip_unreadable=False)))
 
-    def _is_linked(self, path: bytes, entry: os.DirEntry[str]) -> bool:
-        """Return True for a further name of a basis file."""
-        basis_files = self._scope.basis_files
-        return bool(
-            basis_files.count and basis_files.paths_linked_to(self._scope.tree, path, entry.stat(follow_symlinks=False))
-        )
+    def _can_move_along(self, entry: WalkEntry) -> bool:
+        basis_files, path = self._scope.basis_files, entry.full_path
+        if entry.is_directory or self._is_reserved(path):
+            return not self._is_reserved(path)
+        # A further name of a basis file has no content of its own.
+        is_linked = basis_files.count and basis_files.paths_linked_to(self._scope.tree, path, entry.status)
+        return self._is_in_manifest(path) and not is_linked
 
     # --- entries
 

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from turku.agent.restore import file_metadata
 from turku.core.filesystem import directory_tree, removal
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.filesystem.paths import joined
 from turku.core.filesystem.spool import Stack
 from turku.protocol.restore_messages import Settable
@@ -148,18 +149,11 @@ class BasisFiles:
         """Remove the basis files that are left, under whatever names. Raises OSError."""
         if not self.count:
             return
-        with Stack() as waiting:
-            waiting.push(b"")
-            while (path := waiting.pop()) is not None:
-                known = self.inodes_in(path)
-                with directory_tree.opened_directory(tree, path) as directory, os.scandir(directory) as entries:
-                    removal.make_writable(directory)
-                    for entry in entries:
-                        name = os.fsencode(entry.name)
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.push(joined(path, name))
-                        elif known.get(name) == entry.inode() or self.paths_of(entry.inode()):
-                            os.unlink(name, dir_fd=directory)
+        with DirectoryTree(os.dup(tree)) as found:
+            for entry in found.walk(skip_unreadable=False):
+                if not entry.is_directory and self.paths_of(entry.status.st_ino):
+                    removal.make_writable(entry.directory)
+                    os.unlink(entry.name, dir_fd=entry.directory)
 
 
 def _has_inode(tree: int, path: bytes, found: os.stat_result) -> bool:
