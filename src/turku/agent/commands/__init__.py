@@ -1,1 +1,1 @@
-"""The subcommands of ``turku-agent``. Only the module of the typed one is imported."""
+"""The subcommands of ``turku-agent``, of which only the typed one is imported."""

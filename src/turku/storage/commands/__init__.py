@@ -1,1 +1,1 @@
-"""The subcommands of ``turku-storage``. Only the module of the typed one is imported."""
+"""The subcommands of ``turku-storage``, of which only the typed one is imported."""
