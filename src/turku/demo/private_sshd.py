@@ -9,7 +9,6 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from turku.core import command, durable
@@ -84,9 +83,7 @@ class PrivateSshd:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         # Each connection is a session of its own, outside the process group of the listener.
         sessions = _descendants(self._child.pid) if self._child else []
         self._stack.close()

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from types import TracebackType
 from typing import Self
 
 from turku.core.filesystem import holes
@@ -59,9 +58,7 @@ class RecordedEntries:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stack.close()
 
     def stored(self, path: bytes) -> CatalogEntry | None:

@@ -10,7 +10,6 @@ import os
 import select
 import threading
 from collections.abc import Collection
-from types import TracebackType
 
 from turku.core.cancellation import Cancellation, Cancelled
 from turku.core.clock import SYSTEM_CLOCK, Clock
@@ -57,9 +56,7 @@ class SessionCancellation(Cancellation):
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         os.close(self._end_of_block)
         self._thread.join()
         os.close(self._over)
