@@ -20,7 +20,7 @@ from tests.support.forked_command import Ended
 from tests.support.malformed_session_requests import malformed
 
 from turku.errors import MalformedMessage
-from turku.protocol.messages import SESSION_REQUEST_TIMEOUT_SECONDS
+from turku.protocol.session_framing import SESSION_REQUEST_TIMEOUT_SECONDS
 from turku.storage.session import request
 
 SEED = 7

@@ -22,7 +22,7 @@ from tests.support.ordered_storage import OrderedStorage, ordered_storage
 from tests.support.sshd import free_port
 from tests.support.storage_host import PROGRAMS, AgentSide, StorageHost
 
-from turku.protocol.messages import SESSION_REQUEST_TIMEOUT_SECONDS
+from turku.protocol.session_framing import SESSION_REQUEST_TIMEOUT_SECONDS
 
 VICTIM = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SNIPPET = REPOSITORY / "packaging" / "sshd" / "turku-storage.conf"

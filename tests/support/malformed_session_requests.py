@@ -12,7 +12,7 @@ from typing import Any
 from tests.support.api_messages import changed, drop, places, put
 from tests.support.generated_requests import any_text, any_value, mutilated
 
-from turku.protocol.messages import SESSION_REQUEST_LIMIT_BYTES
+from turku.protocol.session_framing import SESSION_REQUEST_LIMIT_BYTES
 
 LAWFUL: dict[str, Any] = {
     "action": "checkin",

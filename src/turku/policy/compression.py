@@ -14,31 +14,13 @@ SLOW_BYTES_PER_SECOND = 12_500_000
 """Bytes per second below which there is time for stronger compression."""
 THOROUGH_LEVEL = 9
 """Compression level for rsync's methods, except lz4, which has one level only."""
-SUFFIXES = (
-    *("3gp", "7z", "aac", "apk", "avi", "avif", "br", "bz2", "cab", "deb", "docx", "flac", "flv", "gif", "gpg", "gz"),
-    *(
-        "heic",
-        "iso",
-        "jar",
-        "jpeg",
-        "jpg",
-        "lz",
-        "lz4",
-        "lzma",
-        "lzo",
-        "m4a",
-        "m4v",
-        "mkv",
-        "mov",
-        "mp3",
-        "mp4",
-        "mpeg",
-    ),
-    *("mpg", "odp", "ods", "odt", "oga", "ogg", "ogv", "opus", "png", "pptx", "qcow2c", "rar", "rpm", "rz", "squashfs"),
-    *("svgz", "sz", "tbz", "tgz", "tlz", "txz", "tzst", "war", "webm", "webp", "whl", "wma", "wmv", "woff", "woff2"),
-    *("xlsx", "xz", "z", "zip", "zst"),
+COMPRESSED_FILES = (
+    "*.3gp *.7z *.aac *.apk *.avi *.avif *.br *.bz2 *.cab *.deb *.docx *.flac *.flv *.gif *.gpg *.gz *.heic *.iso "
+    "*.jar *.jpeg *.jpg *.lz *.lz4 *.lzma *.lzo *.m4a *.m4v *.mkv *.mov *.mp3 *.mp4 *.mpeg *.mpg *.odp *.ods *.odt "
+    "*.oga *.ogg *.ogv *.opus *.png *.pptx *.qcow2c *.rar *.rpm *.rz *.squashfs *.svgz *.sz *.tbz *.tgz *.tlz *.txz "
+    "*.tzst *.war *.webm *.webp *.whl *.wma *.wmv *.woff *.woff2 *.xlsx *.xz *.z *.zip *.zst"
 )
-"""Suffixes of files that are compressed already."""
+"""Patterns of names of files that are compressed already, as rsyncd.conf has them."""
 
 
 class Compression(StrEnum):

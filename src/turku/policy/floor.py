@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from turku.errors import InvalidValue
 from turku.policy import retention
-from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, RetentionRule
+from turku.policy.retention import EarliestOf, LastDays, Retention, RetentionRule
 
 KEEP_ALL = Retention((LastDays(retention.LARGEST_NUMBER),))
 _DAYS_OF = {"day": 1, "week": 7, "month": 31}
@@ -41,7 +41,7 @@ def widest(*retentions: Retention) -> Retention:
     largest: dict[tuple[type[RetentionRule], str], RetentionRule] = {}
     for rule in (rule for each in retentions for rule in each.rules):
         shape = (type(rule), rule.unit if isinstance(rule, EarliestOf) else "")
-        if shape not in largest or _number(rule) > _number(largest[shape]):
+        if shape not in largest or rule.number > largest[shape].number:
             largest[shape] = rule
     return Retention(tuple(largest.values()))
 
@@ -56,7 +56,3 @@ def _covers(rule: RetentionRule, other: RetentionRule) -> bool:
         # A day more than the longest its periods can be, for the one that began today and for clocks put back.
         return rule.number > other.number * _DAYS_OF[other.unit]
     return widest(Retention((rule,)), Retention((other,))) == Retention((rule,))
-
-
-def _number(rule: RetentionRule) -> int:
-    return rule.number if isinstance(rule, (LastDays, LastSnapshots, EarliestOf)) else 0

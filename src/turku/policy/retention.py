@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import Protocol
 
 from turku.errors import InvalidValue
 from turku.policy.characters import shown, size_bytes
@@ -99,17 +98,13 @@ class _Dated:
     period: timedelta
 
 
-class RetentionRule(Protocol):
-    """A keep rule."""
+@dataclass(frozen=True)
+class _Occasion:
+    """The circumstances of a decision."""
 
-    @property
-    def text(self) -> str:
-        """The rule as a person writes it."""
-
-    def keeps(
-        self, snapshots: Sequence[_Dated], *, now: datetime, zone: tzinfo, upcoming: Upcoming | None
-    ) -> Iterator[_Kept]:
-        """Yield each snapshot that the rule keeps. ``snapshots`` come oldest first."""
+    now: datetime
+    zone: tzinfo
+    upcoming: Upcoming | None
 
 
 @dataclass(frozen=True)
@@ -122,16 +117,10 @@ class LastDays:
     def text(self) -> str:
         return f"last {self.number} day{'s' if self.number > 1 else ''}"
 
-    def keeps(
-        self,
-        snapshots: Sequence[_Dated],
-        *,
-        now: datetime,
-        zone: tzinfo,  # noqa: ARG002 - a rule on elapsed time
-        upcoming: Upcoming | None,  # noqa: ARG002 - likewise
-    ) -> Iterator[_Kept]:
+    def keeps(self, snapshots: Sequence[_Dated], occasion: _Occasion) -> Iterator[_Kept]:
+        """Yield each snapshot that the rule keeps. ``snapshots`` come oldest first."""
         for snapshot in snapshots:
-            if now - snapshot.moment <= timedelta(days=self.number):
+            if occasion.now - snapshot.moment <= timedelta(days=self.number):
                 yield _Kept(snapshot, self.text, snapshot.moment + timedelta(days=self.number))
 
 
@@ -148,15 +137,9 @@ class LastSnapshots:
     def text(self) -> str:
         return f"last {self.number} snapshot{'s' if self.number > 1 else ''}"
 
-    def keeps(
-        self,
-        snapshots: Sequence[_Dated],
-        *,
-        now: datetime,  # noqa: ARG002 - a rule on order
-        zone: tzinfo,  # noqa: ARG002 - likewise
-        upcoming: Upcoming | None,
-    ) -> Iterator[_Kept]:
-        good_count = 0
+    def keeps(self, snapshots: Sequence[_Dated], occasion: _Occasion) -> Iterator[_Kept]:
+        """Yield each snapshot that the rule keeps. ``snapshots`` come oldest first."""
+        good_count, upcoming = 0, occasion.upcoming
         openers = _period_openers(snapshots)
         for snapshot in reversed(snapshots):
             if good_count == self.number:
@@ -227,16 +210,10 @@ class EarliestOf:
     def text(self) -> str:
         return f"earliest of {self.number} {self.unit}s" if self.number > 1 else f"earliest of {self.unit}"
 
-    def keeps(
-        self,
-        snapshots: Sequence[_Dated],
-        *,
-        now: datetime,
-        zone: tzinfo,
-        upcoming: Upcoming | None,  # noqa: ARG002 - the earliest stays the earliest
-    ) -> Iterator[_Kept]:
+    def keeps(self, snapshots: Sequence[_Dated], occasion: _Occasion) -> Iterator[_Kept]:
+        """Yield each snapshot that the rule keeps. ``snapshots`` come oldest first."""
         unit = _CALENDAR_UNITS[self.unit]
-        current = unit.number(now.astimezone(zone).date())
+        current = unit.number(occasion.now.astimezone(occasion.zone).date())
         seen: set[tuple[int, bool]] = set()
         for snapshot in snapshots:
             number = unit.number(snapshot.local_date)
@@ -244,8 +221,11 @@ class EarliestOf:
                 continue
             if (number, True) not in seen and (number, snapshot.is_good) not in seen:
                 seen.add((number, snapshot.is_good))
-                end = datetime.combine(unit.first_day(number + self.number), time(), zone).astimezone(UTC)
+                end = datetime.combine(unit.first_day(number + self.number), time(), occasion.zone).astimezone(UTC)
                 yield _Kept(snapshot, f"{self.text} ({unit.name(snapshot.local_date)})", end)
+
+
+RetentionRule = LastDays | LastSnapshots | EarliestOf
 
 
 @dataclass(frozen=True)
@@ -322,7 +302,8 @@ def decide(
             dated.append(_Dated(index, moment, moment.astimezone(zone).date(), snapshot.is_good, period))
     dated.sort(key=lambda each: (each.moment, snapshots[each.index].name))
 
-    kept_by_rules = [kept for rule in rules.rules for kept in rule.keeps(dated, now=now, zone=zone, upcoming=upcoming)]
+    occasion = _Occasion(now, zone, upcoming)
+    kept_by_rules = [kept for rule in rules.rules for kept in rule.keeps(dated, occasion)]
     for kept in kept_by_rules:
         reasons[kept.snapshot.index].append((kept.reason, kept.until))
     next_moment = upcoming.first if upcoming else None

@@ -43,13 +43,6 @@ def parse_not_preserved(names: object) -> frozenset[FileProperty]:
     return frozenset(found)
 
 
-def parse_incomplete(choice: object) -> str:
-    """Return the choice of the option ``incomplete``. Raises InvalidValue for others than ``keep`` and ``fail``."""
-    if choice not in (KEEP, FAIL):
-        raise InvalidValue(f"must be {KEEP} or {FAIL}")
-    return str(choice)
-
-
 def stays_on_one_file_system(path: str, choice: object) -> bool:
     """Return True when file systems mounted below the source are excluded: the choice, or by default for ``/`` alone.
 

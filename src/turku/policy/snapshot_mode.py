@@ -6,9 +6,7 @@ Agent, coordinator and storage ask this module. The storage alone settles ``auto
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
-
-from turku.errors import InvalidValue
+from typing import Final
 
 LINK_DEST: Final = "link-dest"
 NONE: Final = "none"
@@ -22,13 +20,6 @@ NAMES: Final = (LINK_DEST, NONE, BTRFS, REFLINK, AUTO)
 DEFAULT: Final = LINK_DEST
 SHARING_BLOCKS: Final = frozenset((BTRFS, REFLINK))
 """Modes in which a changed file takes only the space of its changed blocks."""
-
-
-def parse(value: Any) -> str:
-    """Return the name. Raises InvalidValue for any other value."""
-    if value not in NAMES:
-        raise InvalidValue(f"must be one of: {', '.join(NAMES)}")
-    return str(value)
 
 
 def selected(requested: str, default: str, *, has_large_files: bool) -> str:

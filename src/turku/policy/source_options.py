@@ -211,6 +211,15 @@ def _exclude(value: Any) -> list[str]:
     return [filters.parse_exclude(text).text for text in texts(value)]
 
 
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in words:
+            raise InvalidValue(f"must be one of: {', '.join(words)}")
+        return str(value)
+
+    return check
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise InvalidValue("must be true or false")
@@ -248,7 +257,7 @@ OPTIONS: dict[str, Option] = {
     "snapshot_mode": Option(
         "one of " + ", ".join(f"`{name}`" for name in snapshot_mode.NAMES),
         "Way in which history is kept. See [snapshot modes](#snapshot-modes).",
-        snapshot_mode.parse,
+        _one_of(*snapshot_mode.NAMES),
         "",
         default_text="the storage's",
     ),
@@ -303,7 +312,7 @@ OPTIONS: dict[str, Option] = {
         f"one of `{run_options.KEEP}`, `{run_options.FAIL}`",
         'Result of a backup in which single files could not be read: a snapshot with warnings (`"keep"`), or none '
         '(`"fail"`). See [incomplete snapshots](../howto/incomplete-snapshots.md).',
-        run_options.parse_incomplete,
+        _one_of(run_options.KEEP, run_options.FAIL),
         run_options.KEEP,
         has_column=False,
     ),

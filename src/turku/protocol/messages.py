@@ -13,8 +13,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
-from turku.protocol import session_framing
-
 Text = Annotated[str, Meta(max_length=4096)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Mebibytes = Annotated[float, Meta(ge=0, le=1e15)]
@@ -275,6 +273,28 @@ class StoragePingSourceUpdateRequest(msgspec.Struct, frozen=True):
     machine: ReportedMachine
 
 
+# --- beyond the contract: the heartbeat of a backup session
+
+
+HEARTBEAT_CALL = "storage_heartbeat"
+HEARTBEAT_SECONDS = 60.0
+"""Time between two heartbeats. The coordinator waits for four of them."""
+
+
+class StorageHeartbeatRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The report that the session of the machine continues or, with ``ended``, is over."""
+
+    storage: StorageCredentials
+    machine: MachineReference
+    ended: bool = False
+
+
+class StorageHeartbeatAnswer(msgspec.Struct, frozen=True):
+    """The answer whether the session holds a slot. A session that lost its slot continues, to finish its backup."""
+
+    leased: bool
+
+
 # --- beyond the contract: new secrets and keys for known machines and storages
 
 
@@ -354,9 +374,6 @@ class SessionRequest(msgspec.Struct, frozen=True):
     """
 
 
-SESSION_REQUEST_END = session_framing.SESSION_REQUEST_END
-SESSION_REQUEST_LIMIT_BYTES = session_framing.SESSION_REQUEST_LIMIT_BYTES
-SESSION_REQUEST_TIMEOUT_SECONDS = session_framing.SESSION_REQUEST_TIMEOUT_SECONDS
 REMOTE_COMMAND = "turku-ping-remote"
 PORT_RANGE = range(49152, 65536)
 """Ports of which an agent draws one (contract, section 4)."""

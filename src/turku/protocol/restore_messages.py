@@ -11,10 +11,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from turku.protocol import session_framing
 from turku.protocol.messages import MachineReference, SourceCredentials, StorageCredentials, Text
 
-GO: Final = session_framing.GO
 MODULE: Final = "turku-restore"
 """Name of the agent's one writable module."""
 TEMPORARY_DIRECTORY: Final = ".turku-restore"

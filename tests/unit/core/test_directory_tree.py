@@ -14,7 +14,7 @@ from turku.core.filesystem import directory_tree, openat2, removal
 @pytest.fixture(params=["openat2", "walk"])
 def root(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     if request.param == "walk":
-        monkeypatch.setattr(openat2, "_is_there", [False])
+        monkeypatch.setattr(openat2, "_has_call", lambda: False)
     inner = tmp_path / "root" / "a" / "b"
     inner.mkdir(parents=True)
     (inner / "file").write_text("content")

@@ -9,6 +9,7 @@ import pytest
 from turku.errors import InvalidValue
 from turku.policy import snapshot_mode
 from turku.policy.snapshot_mode import AUTO, BTRFS, LINK_DEST, NAMES, NONE, REFLINK
+from turku.policy.source_options import OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -62,4 +63,4 @@ def test_the_coordinator_s_weakest_mode_keeps_no_more_than_any_storage_does() ->
 @pytest.mark.parametrize("value", ["zfs", "", None, 3, ["auto"]])
 def test_only_the_names_are_valid(value: object) -> None:
     with pytest.raises(InvalidValue, match="must be one of: link-dest"):
-        snapshot_mode.parse(value)
+        OPTIONS["snapshot_mode"].check(value)

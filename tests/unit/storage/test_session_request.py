@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from turku.errors import MalformedMessage
-from turku.protocol.messages import SESSION_REQUEST_LIMIT_BYTES, SessionRequest
+from turku.protocol.messages import SessionRequest
+from turku.protocol.session_framing import SESSION_REQUEST_LIMIT_BYTES
 from turku.storage.session import request as session_request
 
 REQUEST = {

@@ -24,7 +24,8 @@ from turku.core.log import one_line
 from turku.errors import CommandFailed, LockHeld, MalformedMessage, RestoreFailed, StorageNotTrusted, TurkuError
 from turku.protocol import codec
 from turku.protocol.messages import StorageAddress
-from turku.protocol.restore_messages import ANSWER_LINE_LIMIT_BYTES, GO, Answer, HistoryRequest, Refusal
+from turku.protocol.restore_messages import ANSWER_LINE_LIMIT_BYTES, Answer, HistoryRequest, Refusal
+from turku.protocol.session_framing import GO
 
 _END_TIMEOUT_SECONDS = 30.0
 _TEXT_LIMIT = 4000

@@ -91,7 +91,7 @@ def configuration_text(
             # ``DaemonLog`` reads standard error. Without a log file rsyncd would write to syslog.
             "log file": "/dev/stderr",
             # Where a storage asks for compression, files that are compressed already are sent as they are.
-            "dont compress": " ".join(f"*.{suffix}" for suffix in compression.SUFFIXES),
+            "dont compress": compression.COMPRESSED_FILES,
         },
     )
 

@@ -20,13 +20,8 @@ from turku.agent.tunnel.trusted_storages import Address
 from turku.core import command
 from turku.errors import CommandFailed, TunnelRefused
 from turku.protocol import codec
-from turku.protocol.messages import (
-    REMOTE_COMMAND,
-    SESSION_REQUEST_END,
-    SESSION_REQUEST_LIMIT_BYTES,
-    SessionRequest,
-    SourceCredentials,
-)
+from turku.protocol.messages import REMOTE_COMMAND, SessionRequest, SourceCredentials
+from turku.protocol.session_framing import SESSION_REQUEST_END, SESSION_REQUEST_LIMIT_BYTES
 
 T = TypeVar("T")
 EXIT_SSH_ITSELF = 255

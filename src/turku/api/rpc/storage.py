@@ -22,13 +22,14 @@ from turku.api.restores import access_grants, offers
 from turku.api.rpc import source_messages
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
-from turku.protocol.heartbeat_messages import StorageHeartbeatAnswer, StorageHeartbeatRequest
 from turku.protocol.integrity_messages import StorageIntegrityReportRequest
 from turku.protocol.messages import (
     AssignedMachine,
     Empty,
     ScheduledMachine,
     StorageCredentials,
+    StorageHeartbeatAnswer,
+    StorageHeartbeatRequest,
     StoragePingCheckinAnswer,
     StoragePingCheckinRequest,
     StoragePingSourceUpdateRequest,

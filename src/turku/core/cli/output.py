@@ -13,26 +13,14 @@ from typing import Any, TextIO, cast
 
 from turku.core.log import one_line
 
-_LAYOUT = ("\n", "\t")
+_BETWEEN_LAYOUT = re.compile(r"[^\n\t]+")
 _SPECIAL = re.compile(r"[^\n\t -~]")
 """Characters that are neither layout nor printable ASCII."""
 
 
 def printable(text: str) -> str:
     """Return the text with its line breaks and tabs, and with all other characters escaped as by ``one_line``."""
-    if text.isprintable():
-        return text
-    return "".join(part if part in _LAYOUT else one_line(part) for part in _parts(text))
-
-
-def _parts(text: str) -> list[str]:
-    parts = [""]
-    for character in text:
-        if character in _LAYOUT:
-            parts += [character, ""]
-        else:
-            parts[-1] += character
-    return parts
+    return text if text.isprintable() else _BETWEEN_LAYOUT.sub(lambda found: one_line(found[0]), text)
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:

@@ -25,8 +25,6 @@ CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASSING_FLAGS = openat2.HANDLE
 _OPEN_LIMIT = 64
 """Directories held open at once. A deeper tree does not run out of descriptors."""
-_ROUNDS_LIMIT = 10_000
-_ENTRIES_BETWEEN_QUESTIONS = 100
 
 
 def open_directory(root: int, path: bytes) -> int:

@@ -21,7 +21,6 @@ import xxhash
 from turku.core.filesystem import posix_acl
 
 ACCESS_ACL, DEFAULT_ACL = posix_acl.ACCESS, posix_acl.DEFAULT
-DIGEST_BYTES = 16
 _KEPT = ("user.", "trusted.", "security.")
 _MADE_UP = "trusted.SGI_ACL_"
 LABEL = "security.selinux"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 from pathlib import Path
@@ -25,7 +26,6 @@ _HOW = struct.Struct("=QQQ")
 _NO_SUCH_CALL = (errno.ENOSYS, errno.EPERM, errno.EINVAL)
 _WALK_INSTEAD = (errno.EAGAIN, errno.E2BIG, errno.ENAMETOOLONG)
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_is_there: list[bool] = []
 
 
 def open_directory(directory: int, path: bytes, flags: int = DIRECTORY) -> int:
@@ -60,17 +60,16 @@ def _call(directory: int, path: bytes, flags: int, resolve: int) -> int:
     return descriptor
 
 
+@functools.cache
 def _has_call() -> bool:
     """Return True when the kernel has the call and allows it. Tried once."""
-    if not _is_there:
-        try:
-            os.close(_call(AT_FDCWD, b"/", HANDLE, _NO_SYMBOLIC_LINKS))
-            _is_there.append(True)
-        except OSError as error:
-            if error.errno not in _NO_SUCH_CALL:
-                raise
-            _is_there.append(False)
-    return _is_there[0]
+    try:
+        os.close(_call(AT_FDCWD, b"/", HANDLE, _NO_SYMBOLIC_LINKS))
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
+        return False
+    return True
 
 
 def _walk(directory: int, path: bytes, flags: int) -> int:

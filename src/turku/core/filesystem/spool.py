@@ -119,15 +119,12 @@ class BloomFilter:
 
     def add(self, name: bytes) -> None:
         """Add a name."""
-        digest = xxhash.xxh3_128_intdigest(name, self._seed)
-        for shift in self._SHIFTS:
-            position = (digest >> shift) & (2**self._BITS - 1)
+        for position in self._positions(name):
             self._field[position >> 3] |= 1 << (position & 7)
 
     def __contains__(self, name: bytes) -> bool:
+        return all(self._field[position >> 3] & (1 << (position & 7)) for position in self._positions(name))
+
+    def _positions(self, name: bytes) -> Iterator[int]:
         digest = xxhash.xxh3_128_intdigest(name, self._seed)
-        for shift in self._SHIFTS:
-            position = (digest >> shift) & (2**self._BITS - 1)
-            if not self._field[position >> 3] & (1 << (position & 7)):
-                return False
-        return True
+        return ((digest >> shift) & (2**self._BITS - 1) for shift in self._SHIFTS)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
-from typing import Protocol
 
 from turku.errors import InvalidValue
 from turku.policy.characters import shown, size_bytes
@@ -43,29 +42,7 @@ _SEARCH_DAYS = 70
 
 
 LONGEST_PAUSES = tuple(timedelta(days=days) for days in (1, 7, 31, 150, 366, 15_000))
-"""Values of ``Schedule.longest_pause``. The last one is longer than any pause."""
-
-
-class Schedule(Protocol):
-    """A rule for the moments at which a source is due."""
-
-    @property
-    def text(self) -> str:
-        """The schedule as it was given."""
-
-    @property
-    def period(self) -> timedelta:
-        """The nominal time from one due moment to the next."""
-
-    @property
-    def longest_pause(self) -> timedelta:
-        """The smallest of ``LONGEST_PAUSES`` that is at least the longest time between two due moments of any source.
-
-        A clock change may add an hour.
-        """
-
-    def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
-        """Return the first due moment after ``moment``, in UTC, by the clocks of ``zone``. Raises InvalidValue."""
+"""Values of ``Schedule.longest_pause``. The last one is longer than any pause. A clock change may add an hour."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +145,14 @@ class Calendar:
             return day.day == 1 + _drawn("day of month", identity, _LAST_COMMON_DAY)
         weekday = WEEKDAYS.index(self.kind) if self.kind in WEEKDAYS else _drawn("day of week", identity, 7)
         return day.weekday() == weekday
+
+
+Schedule = Hourly | Calendar | Cron
+"""A rule for the moments at which a source is due.
+
+``text`` is the schedule as it was given, ``period`` the nominal time from one due moment to the next, ``longest_pause``
+the smallest of ``LONGEST_PAUSES`` that is at least the longest time between two due moments of any source.
+"""
 
 
 def parse(text: str) -> Schedule:

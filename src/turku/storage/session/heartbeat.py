@@ -11,8 +11,14 @@ from collections.abc import Iterable
 from typing import Final
 
 from turku.errors import ApiNotFound, TurkuError
-from turku.protocol.heartbeat_messages import CALL, HEARTBEAT_SECONDS, StorageHeartbeatAnswer, StorageHeartbeatRequest
-from turku.protocol.messages import MachineReference, StorageCredentials
+from turku.protocol.messages import (
+    HEARTBEAT_CALL,
+    HEARTBEAT_SECONDS,
+    MachineReference,
+    StorageCredentials,
+    StorageHeartbeatAnswer,
+    StorageHeartbeatRequest,
+)
 from turku.storage.config.model import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
@@ -68,7 +74,7 @@ class Heartbeat:
             return StorageHeartbeatRequest(credentials, MachineReference(self._uuid), ended)
 
         try:
-            answer = coordinator.call(CALL, message, StorageHeartbeatAnswer)
+            answer = coordinator.call(HEARTBEAT_CALL, message, StorageHeartbeatAnswer)
         except ApiNotFound as error:
             # Existing coordinators do not have the call.
             self._is_known = False
