@@ -19,15 +19,14 @@ from turku.errors import BackupFailed, TurkuError
 from turku.storage.fs import hardlink_copy
 from turku.storage.fs import tree as fs
 
+_ask_kernel = openat2._has_call.__wrapped__
 LEVELS = 200
 """More than are held open at once, and than a path may be long with long names."""
 
 
 @pytest.fixture(params=[True, False], ids=["openat2", "component by component"], autouse=True)
 def has_openat2(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(openat2, "_has_call", openat2._has_call.__wrapped__)
-    is_there = openat2._has_call()
-    if request.param and not is_there:
+    if request.param and not _ask_kernel():
         pytest.skip("this kernel has none, or does not let us use it")
     monkeypatch.setattr(openat2, "_has_call", lambda: request.param)
     return bool(request.param)
@@ -289,7 +288,7 @@ def test_a_kernel_that_refuses_openat2_is_walked_component_by_component(
             return -1
 
     monkeypatch.setattr(openat2, "_LIBC", Refusing())
-    monkeypatch.setattr(openat2, "_has_call", openat2._has_call.__wrapped__)
+    monkeypatch.setattr(openat2, "_has_call", _ask_kernel)
     assert fs.read_file(volume / "machine" / "snapshots" / "file", limit_bytes=100) == b"inside"
     (volume / "link").symlink_to(volume.parent / "outside")
     assert fs.status(volume / "link" / "machine") is None
@@ -302,6 +301,6 @@ def test_another_failure_of_openat2_is_not_taken_for_its_absence(monkeypatch: py
             return -1
 
     monkeypatch.setattr(openat2, "_LIBC", Failing())
-    monkeypatch.setattr(openat2, "_has_call", openat2._has_call.__wrapped__)
+    monkeypatch.setattr(openat2, "_has_call", _ask_kernel)
     with pytest.raises(OSError, match="Too many open files"):
         openat2.open_absolute(Path("/"))
