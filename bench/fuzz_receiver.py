@@ -43,7 +43,7 @@ from tests.support.loop_volume import loop_volume
 from tests.support.mutating_relay import MutatingRelay, Plan
 
 from turku.storage.backup.job import BackupReport
-from turku.storage.containment import daemon_connection, processes
+from turku.storage.containment import processes, sandbox
 from turku.storage.fs.remove import remove_tree
 
 SESSIONS = 10_000
@@ -175,7 +175,7 @@ class Worker:
         logging.getLogger().setLevel(logging.DEBUG)
         signal.signal(signal.SIGALRM, _too_long)
         # Where a greeting does not come: it is bounded, and 30 s of it are too dear to wait for often.
-        daemon_connection._CONNECT_TIMEOUT_SECONDS = 2.0
+        sandbox._CONNECT_TIMEOUT_SECONDS = 2.0
         if os.geteuid() == 0:
             for kind in sorted({FILE_SYSTEMS[mode] for mode in self._modes}):
                 mounted = self._stack.enter_context(loop_volume(kind, size_bytes=_VOLUME_BYTES))

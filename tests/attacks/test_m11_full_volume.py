@@ -22,7 +22,7 @@ from turku.core.configuration.declaration import with_values
 from turku.errors import CommandFailed
 from turku.storage.backup.job import BackupReport
 from turku.storage.backup.run import back_up
-from turku.storage.containment import limits, quota
+from turku.storage.containment import limits
 from turku.storage.fs import disk_usage
 
 MIB = 1024 * 1024
@@ -195,6 +195,6 @@ def test_the_directories_of_a_new_snapshot_leave_the_reserve(neighbours: Neighbo
 def test_the_directories_of_a_new_snapshot_count_against_the_quota(neighbours: Neighbours) -> None:
     with_directories(neighbours, 400, machine_quota_bytes=100 * MIB)
     machine_dir = neighbours.honest.machine_dir
-    usage = quota._read_usage(quota._usage_path(neighbours.honest.storage.state, machine_dir))
+    usage = limits._read_usage(limits._usage_path(neighbours.honest.storage.state, machine_dir))
     assert usage is not None
     assert usage.used_bytes >= 2 * 400 * limits.DIRECTORY_BYTES

@@ -25,7 +25,7 @@ from turku.demo.private_machine import PrivateMachine
 from turku.errors import TurkuError
 from turku.storage import cli
 from turku.storage.config import loading as configuration
-from turku.storage.containment import sandbox
+from turku.storage.containment import capabilities, sandbox
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.restore.snapshot_lookup import SnapshotTree
 
@@ -245,8 +245,12 @@ def test_m12_a_tree_that_became_a_link_after_the_plan_is_not_sent(scene: Scene, 
         with (
             MaliciousRsyncServer([]) as server,
             pytest.raises((TurkuError, OSError)),
-            sandbox.sender(
-                lambda _seen: ["cat", "secret"], configuration=storage, tree=kept.path, port=server.port
+            sandbox.contained_rsync(
+                lambda _seen: ["cat", "secret"],
+                configuration=storage,
+                directory=kept.path,
+                capabilities=capabilities.of_sender(storage.receiving),
+                port=server.port,
             ) as sender,
             sender.start(password=Secret("x")) as child,
         ):

@@ -78,11 +78,6 @@ def filtered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(seccomp, "available_filter", lambda: SyscallFilter(content, request.param))
 
 
-def numbers() -> dict[str, int]:
-    _architecture, known = seccomp._ARCHITECTURES[platform.machine()]
-    return {**known, **seccomp._COMMON, "clone3": seccomp._COMMON_CLONE3}
-
-
 OF_ATTRIBUTES = (*capabilities.OWNER_CAPABILITIES, capabilities.FILE_CAPABILITY, capabilities.ATTRIBUTE_CAPABILITY)
 """What a receiver keeps that sets ``trusted.*`` and ``security.*``."""
 
@@ -114,8 +109,8 @@ def said(
 @pytest.mark.usefixtures("filtered")
 @pytest.mark.parametrize("capabilities", [capabilities.OWNER_CAPABILITIES, OF_ATTRIBUTES], ids=["owners", "attributes"])
 def test_m9_each_refused_call_is_refused_in_the_sandbox(tmp_path: Path, capabilities: Sequence[str]) -> None:
-    known = numbers()
-    calls = (*seccomp._X86_64, *seccomp._COMMON)
+    known = seccomp.call_numbers(platform.machine())
+    calls = (*seccomp._CALLS, *seccomp._COMMON)
     attempts: list[Attempt] = [(name, known[name], [0, 0, 0, 0, 0]) for name in calls]
     attempts += [(f"clone {flag:#x}", known["clone"], [flag | 17, 0, 0, 0, 0]) for flag in (0x10000000, 0x20000)]
     # MADV_HWPOISON and MADV_SOFT_OFFLINE take memory away from the whole host.
@@ -170,7 +165,7 @@ def test_m9_a_receiver_of_attributes_changes_nothing_of_the_host(tmp_path: Path)
 
 def ioctls(path: Path) -> list[Attempt]:
     """Each of them as it is, and with something above the word that the kernel looks at."""
-    number = numbers()["ioctl"]
+    number = seccomp.call_numbers(platform.machine())["ioctl"]
     above = 0xABCD << 32
     return [
         (f"{name}{suffix}", number, [str(path), request | more, ""])
@@ -186,7 +181,9 @@ def test_m9_no_ioctl_of_a_file_system_is_made_in_the_sandbox(tmp_path: Path) -> 
     assert said(attempts, tmp_path) == {name: errno.EPERM for name, _number, _arguments in attempts}
     # It is the filter: without it the kernel says other things.
     assert errno.ENOTTY in said(attempts, tmp_path, is_filtered=False).values()
-    ordinary: list[Attempt] = [("TCGETS", numbers()["ioctl"], [str(tmp_path / "file"), 0x5401, ""])]
+    ordinary: list[Attempt] = [
+        ("TCGETS", seccomp.call_numbers(platform.machine())["ioctl"], [str(tmp_path / "file"), 0x5401, ""])
+    ]
     assert said(ordinary, tmp_path) == {"TCGETS": errno.ENOTTY}
 
 
@@ -205,7 +202,7 @@ def test_m9_history_on_btrfs_stays_read_only_whatever_a_receiver_calls(
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a btrfs of its own")
-    number = numbers()["ioctl"]
+    number = seccomp.call_numbers(platform.machine())["ioctl"]
     with loop_volume("btrfs", directory=tmp_path) as volume:
         machine_dir = volume / "machine"
         machine_dir.mkdir()

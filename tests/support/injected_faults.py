@@ -41,7 +41,7 @@ from turku.storage.backup.job import BackupJob, BackupReport
 from turku.storage.backup.run import back_up
 from turku.storage.catalog import database
 from turku.storage.commands import maintenance
-from turku.storage.containment import availability, processes
+from turku.storage.containment import bubblewrap, processes
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
@@ -347,7 +347,7 @@ def stage(directory: Path, mode: str, seed: str) -> Iterator[Stage]:
     ):
         made = Stage(directory, mode, random.Random(seed), volume, daemon, source_dir)
         # Asked once in each process: its children need not ask again, so that what is hit is the work itself.
-        availability.sandbox_availability(made.storage.limits)
+        bubblewrap.sandbox_availability(made.storage.limits)
         version.installed(made.storage.receiving.rsync_command)
         for number in range(40):
             (source_dir / f"d{number % 6}").mkdir(exist_ok=True)

@@ -20,10 +20,11 @@ FAKE_SUPER = [None] if os.geteuid() == 0 else [None, False]
 
 
 def hidden_names(machine: BackedUpMachine) -> list[str]:
-    """What a reader of history must not take for a snapshot; empty when nothing is left over."""
+    """Return the hidden entries beside the snapshots, without the recorded retention rules."""
     if not machine.place.snapshots_dir.exists():
         return []
-    return [entry.name for entry in machine.place.snapshots_dir.iterdir() if entry.name.startswith(".")]
+    hidden = [entry.name for entry in machine.place.snapshots_dir.iterdir() if entry.name.startswith(".")]
+    return [name for name in hidden if name != machine.place.retention_rules.name]
 
 
 @pytest.mark.parametrize("fake_super", FAKE_SUPER)

@@ -31,7 +31,7 @@ from turku.storage.disk import history, trash
 from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync.change_log import ChangeLog, ItemizedLine
-from turku.storage.snapshots.link_dest import LinkDest
+from turku.storage.snapshots.mode import LinkDest
 
 NOBODY = 65534
 STEPS = frozenset({"execute", "executemany", "rename", "replace", "symlink", "unlink", "link", "rmdir", "mkdir"})

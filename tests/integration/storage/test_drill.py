@@ -15,7 +15,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core import command
 from turku.core.configuration.declaration import with_values
-from turku.storage.containment import availability, bubblewrap
+from turku.storage.containment import bubblewrap
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import drill_record, scrub
 from turku.storage.integrity.drill import drill
@@ -114,7 +114,7 @@ def test_attributes_and_acls_are_restored_and_compared(machine: BackedUpMachine,
     made = make(machine, drill_paths={"etc": ("/d1",)})
     assert made.problems == []
     # Leave to set what is the overlay's is more than a drill is given.
-    assert made.skipped_attributes == (0 if fake_super or not availability.is_contained(machine.storage.limits) else 1)
+    assert made.skipped_attributes == (0 if fake_super or not bubblewrap.is_contained(machine.storage.limits) else 1)
     for path, name in (("d0/f0", "user.comment"), ("d0/f9", "system.posix_acl_access"), ("d0/f3", None)):
         stored = machine.place.tree(machine.snapshots()[-1]) / path
         if name is not None and not fake_super:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.loop_volume import loop_volume
 
-from turku.storage.snapshots.link_dest import LinkDest
+from turku.storage.snapshots.mode import LinkDest
 
 INODES = 1000
 FILES = 250

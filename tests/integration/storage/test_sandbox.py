@@ -26,7 +26,7 @@ from turku.core.secret import Secret
 from turku.errors import BackupFailed, ConfigurationError
 from turku.protocol import rsync_checksums
 from turku.storage.commands import check
-from turku.storage.containment import availability, bubblewrap, daemon_connection, sandbox, seccomp
+from turku.storage.containment import bubblewrap, capabilities, sandbox, seccomp
 from turku.storage.fs import clone
 from turku.storage.fs import tree as fs
 from turku.storage.rsync.file_system_support import probe_file_system
@@ -100,11 +100,12 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 def run_receiver(scene: Scene, tmp_path: Path, **keys: Any) -> None:
     storage = storage_configuration(tmp_path / "storage", keep_devices=False, **keys)
     with (
-        sandbox.receiver(
+        sandbox.contained_rsync(
             lambda _seen: scene.argv,
             configuration=storage,
             port=scene.server.port,
-            fake_super=False,
+            capabilities=capabilities.of_receiver(storage.receiving, fake_super=False),
+            is_writable=True,
             directory=scene.staging,
         ) as receiver,
         receiver.start(password=Secret("one-time")) as child,
@@ -158,8 +159,8 @@ def test_a_service_that_is_no_rsync_daemon_gets_no_byte(tmp_path: Path) -> None:
         def wait_for_greeting() -> None:
             with (
                 pytest.raises(BackupFailed, match="no rsync daemon answers"),
-                sandbox.receiver(
-                    lambda _seen: ["true"], configuration=storage, directory=tmp_path, port=port, fake_super=False
+                sandbox.contained_rsync(
+                    lambda _seen: ["true"], configuration=storage, directory=tmp_path, port=port, capabilities=None
                 ),
             ):
                 raise AssertionError("nothing is to be started")
@@ -179,7 +180,7 @@ def test_a_service_that_is_no_rsync_daemon_gets_no_byte(tmp_path: Path) -> None:
 
 def test_a_port_where_nobody_listens_is_said_to_be_that(tmp_path: Path) -> None:
     with pytest.raises(BackupFailed, match="nobody listens at port"):
-        daemon_connection.connect(free_port())
+        sandbox.connect(free_port())
 
 
 def test_no_process_of_the_sandbox_outlives_the_run(scene: Scene, tmp_path: Path) -> None:
@@ -187,12 +188,13 @@ def test_no_process_of_the_sandbox_outlives_the_run(scene: Scene, tmp_path: Path
     beat = scene.staging / "beat"
     script = "(while :; do echo x >> beat; sleep 0.01; done) & while [ ! -s beat ]; do sleep 0.01; done"
     with (
-        sandbox.receiver(
+        sandbox.contained_rsync(
             lambda _seen: ["sh", "-c", script],
             configuration=storage,
             directory=scene.staging,
             port=scene.server.port,
-            fake_super=False,
+            capabilities=capabilities.of_receiver(storage.receiving, fake_super=False),
+            is_writable=True,
         ) as receiver,
         command.start(receiver.argv, stdin=receiver.stdin, pass_descriptors=receiver.descriptors) as child,
     ):
@@ -205,13 +207,13 @@ def test_no_process_of_the_sandbox_outlives_the_run(scene: Scene, tmp_path: Path
 def test_required_refuses_where_bubblewrap_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = storage_configuration(tmp_path / "storage", sandbox="required")
     monkeypatch.setenv("PATH", str(tmp_path))
-    availability._probe.cache_clear()
+    bubblewrap._probe.cache_clear()
     try:
         with pytest.raises(ConfigurationError, match="not installed"):
-            availability.is_contained(storage.limits)
-        assert not availability.is_contained(storage_configuration(tmp_path / "other", sandbox="auto").limits)
+            bubblewrap.is_contained(storage.limits)
+        assert not bubblewrap.is_contained(storage_configuration(tmp_path / "other", sandbox="auto").limits)
     finally:
-        availability._probe.cache_clear()
+        bubblewrap._probe.cache_clear()
 
 
 class Probed:
@@ -225,7 +227,7 @@ class Probed:
         monkeypatch.setenv("PATH", f"{self.program.parent}:{os.environ['PATH']}")
 
     def does(self, script: str) -> None:
-        availability._probe.cache_clear()
+        bubblewrap._probe.cache_clear()
         self.program.write_text(f'#!/bin/sh\n{script}\nexec {self.real} "$@"\n')
         self.program.chmod(0o755)
 
@@ -233,7 +235,7 @@ class Probed:
 @pytest.fixture
 def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Probed]:
     yield Probed(tmp_path, monkeypatch)
-    availability._probe.cache_clear()
+    bubblewrap._probe.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,7 @@ def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Probed]:
 def test_a_session_whose_sandbox_could_not_be_tried_does_not_go_on_without(
     probed: Probed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    monkeypatch.setattr(availability, "_PROBE_TIMEOUTS_SECONDS", (0.5, 0.5))
+    monkeypatch.setattr(bubblewrap, "_PROBE_TIMEOUTS_SECONDS", (0.5, 0.5))
     with backed_up_machine(tmp_path / "machine", sandbox="auto") as machine:
         (machine.source_dir / "file").write_text("content")
         probed.does(script)
@@ -258,21 +260,21 @@ def test_a_session_whose_sandbox_could_not_be_tried_does_not_go_on_without(
         assert "could not be tried" in outcome.summary
         assert machine.snapshots() == []
         # Nothing is remembered of it: the next run is contained.
-        sandbox_is_remembered = availability._probe.cache_info().currsize
+        sandbox_is_remembered = bubblewrap._probe.cache_info().currsize
         assert sandbox_is_remembered == 0
         probed.does("")
         assert machine.back_up().success
-        assert availability.sandbox_availability(machine.storage.limits).is_used
+        assert bubblewrap.sandbox_availability(machine.storage.limits).is_used
 
 
 def test_a_probe_that_was_killed_once_is_made_again(probed: Probed, tmp_path: Path) -> None:
     probed.does(f"[ -e {tmp_path}/killed ] || {{ touch {tmp_path}/killed; kill -KILL $$; }}")
-    assert availability.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto").limits)
+    assert bubblewrap.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto").limits)
 
 
 def test_auto_does_without_where_bubblewrap_says_that_it_cannot(probed: Probed, tmp_path: Path) -> None:
     probed.does("echo 'bwrap: No permissions to create new namespace'; exit 1")
-    assert not availability.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto").limits)
+    assert not bubblewrap.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto").limits)
 
 
 def test_check_names_a_sandbox_that_could_not_be_tried(probed: Probed, tmp_path: Path) -> None:
@@ -319,8 +321,12 @@ def test_a_sender_sees_its_tree_and_changes_nothing(tmp_path: Path) -> None:
     script = f"cat file; cat secret; find /tree {tmp_path} -type f; touch new file; rm -f file; echo x > file; ls /proc/net/tcp"
     with (
         MaliciousRsyncServer([]) as server,
-        sandbox.sender(
-            lambda _seen: ["sh", "-c", script], configuration=storage, tree=tree, port=server.port
+        sandbox.contained_rsync(
+            lambda _seen: ["sh", "-c", script],
+            configuration=storage,
+            directory=tree,
+            capabilities=capabilities.of_sender(storage.receiving),
+            port=server.port,
         ) as sender,
         command.start(sender.argv, stdin=sender.stdin, stdout=True, pass_descriptors=sender.descriptors) as child,
     ):

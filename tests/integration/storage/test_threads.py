@@ -22,7 +22,7 @@ from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, FileRes
 from turku.storage.catalog import sync as catalog_sync
 from turku.storage.catalog.scan import SnapshotReader
 from turku.storage.catalog.staging import Staging
-from turku.storage.containment import child_output
+from turku.storage.containment import processes
 from turku.storage.fs import hardlink_copy
 from turku.storage.registration import coordinator
 from turku.storage.restore import plan, push
@@ -108,14 +108,14 @@ def test_what_a_failed_reader_leaves_is_read_all_the_same(caplog: pytest.LogCapt
         fail()
 
     with command.start(SAYS_MUCH, stdout=True) as child:
-        with child_output.output_reader(child, read) as reader:
+        with processes.output_reader(child, read) as reader:
             assert child.wait(60) == 7
         assert not reader.is_alive()
     assert "the rest of it is ignored" in caplog.text
 
 
 def test_what_a_reader_does_not_want_is_read_all_the_same() -> None:
-    with command.start(SAYS_MUCH, stdout=True) as child, child_output.output_reader(child, lambda _stream: None):
+    with command.start(SAYS_MUCH, stdout=True) as child, processes.output_reader(child, lambda _stream: None):
         assert child.wait(60) == 7
 
 

@@ -13,7 +13,7 @@ from tests.support.backed_up_machine import storage_configuration
 from turku.policy import bandwidth
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment.limits import RunLimits, SpaceLimitExceeded
-from turku.storage.rsync import bandwidth_windows, exit_codes, version
+from turku.storage.rsync import bandwidth_windows, result, version
 from turku.storage.rsync.request import TransferOptions
 from turku.storage.rsync.result import TransferResult
 
@@ -49,12 +49,12 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorageConfig:
 
 def stopped(**fields: object) -> TransferResult:
     done = TransferResult(
-        exit_codes.exit_status(12), (), ("stopping at requested limit", "rsync error"), all_lines_parsed=True
+        result.exit_status(12), (), ("stopping at requested limit", "rsync error"), all_lines_parsed=True
     )
     return replace(done, **fields)  # type: ignore[arg-type]
 
 
-COMPLETE = TransferResult(exit_codes.exit_status(0), (), (), all_lines_parsed=True)
+COMPLETE = TransferResult(result.exit_status(0), (), (), all_lines_parsed=True)
 
 
 def run(

@@ -13,10 +13,11 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import BackupFailed
 from turku.storage.config.model import StorageConfig
-from turku.storage.containment import limits, quota
-from turku.storage.containment.limits import FreeSpace, RunLimits
+from turku.storage.containment import limits
+from turku.storage.containment.limits import RunLimits
 from turku.storage.containment.watchdog import Watchdog
 from turku.storage.fs import disk_usage
+from turku.storage.fs.disk_usage import VolumeSpace
 
 BIG = 1 << 40
 
@@ -49,8 +50,8 @@ def configuration(tmp_path: Path, **keys: Any) -> StorageConfig:
 
 
 def test_the_smaller_share_of_space_and_inodes_counts() -> None:
-    assert FreeSpace(total_bytes=100, free_bytes=50, total_inodes=0, free_inodes=0).free_percent == 50
-    assert FreeSpace(total_bytes=100, free_bytes=50, total_inodes=1000, free_inodes=10).free_percent == 1
+    assert VolumeSpace(0, 100, 50, used_percent=50).free_percent == 50
+    assert VolumeSpace(0, 100, 50, used_percent=50, inodes_used_percent=99).free_percent == 1
 
 
 def test_a_run_waits_below_the_low_water_mark(tmp_path: Path, machine_dir: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_run_may_write_what_the_quota_left(tmp_path: Path, machine_dir: Path) 
 def test_what_runs_wrote_is_added_up(tmp_path: Path, machine_dir: Path) -> None:
     storage, clock = configuration(tmp_path, machine_quota_bytes=1_000_000), SetClock()
     before = limits.run_limits(storage, machine_dir, clock=clock).bytes
-    quota.record_usage(storage, machine_dir, 300_000)
+    limits.record_usage(storage, machine_dir, 300_000)
     assert before is not None
     assert limits.run_limits(storage, machine_dir, clock=clock).bytes == before - 300_000
 
@@ -115,7 +116,7 @@ def test_what_runs_wrote_is_added_up(tmp_path: Path, machine_dir: Path) -> None:
 def test_near_the_quota_the_truth_is_measured_again_but_not_at_every_run(tmp_path: Path, machine_dir: Path) -> None:
     storage, clock = configuration(tmp_path, machine_quota_bytes=1_000_000), SetClock()
     limits.run_limits(storage, machine_dir, clock=clock)
-    quota.record_usage(storage, machine_dir, 5_000_000)
+    limits.record_usage(storage, machine_dir, 5_000_000)
     with pytest.raises(BackupFailed, match="quota"):
         limits.run_limits(storage, machine_dir, clock=clock)
     clock.sleep(7 * 3600)
@@ -135,7 +136,7 @@ def test_a_broken_record_of_use_is_measured_anew(tmp_path: Path, machine_dir: Pa
 def test_without_a_quota_nothing_is_measured_or_kept(tmp_path: Path, machine_dir: Path) -> None:
     storage = configuration(tmp_path)
     assert limits.run_limits(storage, machine_dir).bytes is None
-    quota.record_usage(storage, machine_dir, 1)
+    limits.record_usage(storage, machine_dir, 1)
     assert not (storage.state.var_dir / "usage").exists()
 
 
@@ -176,7 +177,7 @@ class NoProcess(Watchdog):
     def pretend(self, **figures: int) -> None:
         """The run began with so much more room than there is now."""
         now = limits.free_space(self._tree)
-        self._base = replace(now, **{name: getattr(now, name) + value for name, value in figures.items()})
+        self._reference = replace(now, **{name: getattr(now, name) + value for name, value in figures.items()})
 
 
 def test_many_new_files_are_counted_when_the_volume_lost_inodes(machine_dir: Path) -> None:
@@ -190,7 +191,7 @@ def test_many_new_files_are_counted_when_the_volume_lost_inodes(machine_dir: Pat
 def test_a_run_is_not_blamed_for_inodes_and_bytes_that_others_took(machine_dir: Path) -> None:
     (machine_dir / "one").touch()
     watched = NoProcess(machine_dir, RunLimits(files=5, bytes=1_000_000))
-    watched.pretend(free_inodes=10, free_bytes=50_000_000)
+    watched.pretend(free_inodes=10, available_bytes=50_000_000)
     assert watched.violation() is None
 
 
@@ -198,7 +199,7 @@ def test_bytes_are_found_where_the_kernel_reports_none_for_the_process(machine_d
     watched = NoProcess(machine_dir, RunLimits(bytes=10_000))
     (machine_dir / "large").write_bytes(b"x" * 100_000)
     os.sync()
-    watched.pretend(free_bytes=100_000_000)
+    watched.pretend(available_bytes=100_000_000)
     assert "max_run_bytes" in (watched.violation() or "")
 
 

@@ -8,12 +8,11 @@ import pytest
 
 from turku.core.secret import Secret
 from turku.errors import InvalidValue
-from turku.storage.rsync import exit_codes
+from turku.storage.rsync import result
 from turku.storage.rsync.arguments import arguments
 from turku.storage.rsync.file_system_support import FileSystemSupport
-from turku.storage.rsync.request import WHOLE_SOURCE, RsyncDaemon, TransferOptions, TransferScope
+from turku.storage.rsync.request import WHOLE_SOURCE, RsyncDaemon, TransferOptions, TransferScope, Workspace
 from turku.storage.rsync.result import SUMMARY_LIMIT, TransferResult
-from turku.storage.rsync.workspace import Workspace
 
 BASE = Path("/volume/machine/etc.snapshots/base")
 WORKSPACE = Workspace(Path("/volume/machine/etc.snapshots/.staging"), (BASE,))
@@ -105,12 +104,12 @@ def test_a_user_name_that_would_lead_elsewhere_is_refused(username: str) -> None
 
 
 def test_the_summary_of_a_success_is_its_statistics() -> None:
-    transferred = TransferResult(exit_codes.exit_status(0), ("Number of files: 3",), ("noise",))
+    transferred = TransferResult(result.exit_status(0), ("Number of files: 3",), ("noise",))
     assert transferred.summary == "Number of files: 3"
 
 
 def test_the_summary_of_a_failure_says_what_it_means_and_ends_somewhere() -> None:
-    transferred = TransferResult(exit_codes.exit_status(30), (), ("x" * 5000,) * 100)
+    transferred = TransferResult(result.exit_status(30), (), ("x" * 5000,) * 100)
     assert transferred.summary.startswith("nothing came through the tunnel for too long")
     assert len(transferred.summary) <= SUMMARY_LIMIT
     assert max(map(len, transferred.summary.splitlines())) <= 1000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 import pytest
 
 from turku.storage.rsync.messages import (
@@ -17,75 +15,75 @@ from turku.storage.rsync.messages import (
 )
 
 DIRECTORY = b"/stage/new"
-DENIED = ("Permission denied", errno.EACCES)
-REFUSED = ("Operation not permitted", errno.EPERM)
-UNSUPPORTED = ("Operation not supported", errno.EOPNOTSUPP)
+DENIED = "Permission denied"
+REFUSED = "Operation not permitted"
+UNSUPPORTED = "Operation not supported"
 
 PRINTED = [
     pytest.param(
         b'rsync: [sender] send_files failed to open "/sub/shut" (in etc): Permission denied (13)',
-        (MessageKind.UNREADABLE_FILE, Side.SENDER, b"sub/shut", *DENIED),
+        (MessageKind.UNREADABLE_FILE, Side.SENDER, b"sub/shut", DENIED),
         id="unreadable file",
     ),
     pytest.param(
         b'rsync: [sender] send_files failed to open "sub/shut" (in etc): Permission denied (13)',
-        (MessageKind.UNREADABLE_FILE, Side.SENDER, b"sub/shut", *DENIED),
+        (MessageKind.UNREADABLE_FILE, Side.SENDER, b"sub/shut", DENIED),
         id="unreadable file, the daemon without chroot",
     ),
     pytest.param(
         b'rsync: send_files failed to open "/sub/shut" (in etc): Permission denied (13)',
-        (MessageKind.UNREADABLE_FILE, Side.SENDER, b"sub/shut", *DENIED),
+        (MessageKind.UNREADABLE_FILE, Side.SENDER, b"sub/shut", DENIED),
         id="unreadable file, a release that names no side",
     ),
     pytest.param(
         b'rsync: [sender] opendir "/secret" (in etc) failed: Permission denied (13)',
-        (MessageKind.UNREADABLE_DIRECTORY, Side.SENDER, b"secret", *DENIED),
+        (MessageKind.UNREADABLE_DIRECTORY, Side.SENDER, b"secret", DENIED),
         id="unreadable directory",
     ),
     pytest.param(
         b'rsync: [sender] opendir "/." (in etc) failed: Permission denied (13)',
-        (MessageKind.UNREADABLE_DIRECTORY, Side.SENDER, b".", *DENIED),
+        (MessageKind.UNREADABLE_DIRECTORY, Side.SENDER, b".", DENIED),
         id="unreadable source",
     ),
     pytest.param(
         b'rsync: [sender] send_files failed to open "/odd/line\\#012break\tand \\#134#012 "q" \xff\xc3\xa9 \x7f" '
         b"(in etc): Permission denied (13)",
-        (MessageKind.UNREADABLE_FILE, Side.SENDER, b'odd/line\nbreak\tand \\#012 "q" \xff\xc3\xa9 \x7f', *DENIED),
+        (MessageKind.UNREADABLE_FILE, Side.SENDER, b'odd/line\nbreak\tand \\#012 "q" \xff\xc3\xa9 \x7f', DENIED),
         id="name with escapes, quotes and bytes that are no UTF-8",
     ),
     pytest.param(
         b'rsync: [sender] read errors mapping "/bad" (in etc): Input/output error (5)',
-        (MessageKind.READ_ERROR, Side.SENDER, b"bad", "Input/output error", errno.EIO),
+        (MessageKind.READ_ERROR, Side.SENDER, b"bad", "Input/output error"),
         id="EIO",
     ),
     pytest.param(
         b'rsync: [sender] read errors mapping "/a" (in etc): No data available (61)',
-        (MessageKind.TRUNCATED, Side.SENDER, b"a", "No data available", errno.ENODATA),
+        (MessageKind.TRUNCATED, Side.SENDER, b"a", "No data available"),
         id="truncated while it was read",
     ),
     pytest.param(
         b'file has vanished: "/d/c" (in etc)',
-        (MessageKind.VANISHED, Side.SENDER, b"d/c", "file has vanished", None),
+        (MessageKind.VANISHED, Side.SENDER, b"d/c", "file has vanished"),
         id="vanished",
     ),
     pytest.param(
         b'directory has vanished: "/d" (in etc)',
-        (MessageKind.VANISHED, Side.SENDER, b"d", "directory has vanished", None),
+        (MessageKind.VANISHED, Side.SENDER, b"d", "directory has vanished"),
         id="vanished directory",
     ),
     pytest.param(
         b"filename overflows max-path len by 171: eee/fff/ggg",
-        (MessageKind.NAME_TOO_LONG, Side.SENDER, b"eee/fff/ggg", "filename overflows max-path len by 171", None),
+        (MessageKind.NAME_TOO_LONG, Side.SENDER, b"eee/fff/ggg", "filename overflows max-path len by 171"),
         id="path too long",
     ),
     pytest.param(
         b'rsync: [receiver] open "/stage/new/nnn" failed: File name too long (36)',
-        (MessageKind.NAME_TOO_LONG, Side.RECEIVER, b"nnn", "File name too long", errno.ENAMETOOLONG),
+        (MessageKind.NAME_TOO_LONG, Side.RECEIVER, b"nnn", "File name too long"),
         id="name too long for the receiver",
     ),
     pytest.param(
         b'skipping non-regular file "run/sock"',
-        (MessageKind.NOT_REGULAR, Side.GENERATOR, b"run/sock", "skipping non-regular file", None),
+        (MessageKind.NOT_REGULAR, Side.GENERATOR, b"run/sock", "skipping non-regular file"),
         id="device or socket",
     ),
     pytest.param(
@@ -95,28 +93,27 @@ PRINTED = [
             Side.RECEIVER,
             b"swap/vma_ra_enabled",
             "failed verification -- update discarded",
-            None,
         ),
         id="failed verification",
     ),
     pytest.param(
         b"WARNING: a failed verification -- update discarded (will try again).",
-        (MessageKind.RETRIED, Side.RECEIVER, b"a", "failed verification -- update discarded (will try again)", None),
+        (MessageKind.RETRIED, Side.RECEIVER, b"a", "failed verification -- update discarded (will try again)"),
         id="failed verification, tried again",
     ),
     pytest.param(
         b'rsync: [receiver] write failed on "/stage/new/a": No space left on device (28)',
-        (MessageKind.WRITE, Side.RECEIVER, b"a", "No space left on device", errno.ENOSPC),
+        (MessageKind.WRITE, Side.RECEIVER, b"a", "No space left on device"),
         id="full disk",
     ),
     pytest.param(
         b'rsync: [receiver] mkstemp "/stage/new/.b.Ykkd1c" failed: Permission denied (13)',
-        (MessageKind.WRITE, Side.RECEIVER, b".b.Ykkd1c", *DENIED),
+        (MessageKind.WRITE, Side.RECEIVER, b".b.Ykkd1c", DENIED),
         id="file that cannot be made",
     ),
     pytest.param(
         b'rsync: [generator] recv_generator: mkdir "/stage/new/d" failed: Permission denied (13)',
-        (MessageKind.DIRECTORY, Side.GENERATOR, b"d", *DENIED),
+        (MessageKind.DIRECTORY, Side.GENERATOR, b"d", DENIED),
         id="directory that cannot be made",
     ),
     pytest.param(
@@ -126,95 +123,94 @@ PRINTED = [
             Side.GENERATOR,
             None,
             "*** Skipping any contents from this failed directory ***",
-            None,
         ),
         id="contents of it",
     ),
     pytest.param(
         b'rsync: [generator] mknod "/stage/new/blk" failed: Operation not permitted (1)',
-        (MessageKind.SPECIAL_FILE, Side.GENERATOR, b"blk", *REFUSED),
+        (MessageKind.SPECIAL_FILE, Side.GENERATOR, b"blk", REFUSED),
         id="mknod",
     ),
     pytest.param(
         b'rsync: [generator] symlink "/stage/new/l" -> "y/y/y" failed: File name too long (36)',
-        (MessageKind.SYMLINK, Side.GENERATOR, b"l", "File name too long", errno.ENAMETOOLONG),
+        (MessageKind.SYMLINK, Side.GENERATOR, b"l", "File name too long"),
         id="symbolic link, on XFS",
     ),
     pytest.param(
         b'rsync: [generator] link "/stage/new/d/2" => 0 failed: Too many links (31)',
-        (MessageKind.HARD_LINK, Side.GENERATOR, b"d/2", "Too many links", errno.EMLINK),
+        (MessageKind.HARD_LINK, Side.GENERATOR, b"d/2", "Too many links"),
         id="hard link",
     ),
     pytest.param(
         b'rsync: [generator] chown "/stage/new/l" failed: Operation not permitted (1)',
-        (MessageKind.OWNER, Side.GENERATOR, b"l", *REFUSED),
+        (MessageKind.OWNER, Side.GENERATOR, b"l", REFUSED),
         id="chown",
     ),
     pytest.param(
         b'rsync: [receiver] chown "/stage/new/.a.N4STQA" failed: Operation not permitted (1)',
-        (MessageKind.OWNER, Side.RECEIVER, b".a.N4STQA", *REFUSED),
+        (MessageKind.OWNER, Side.RECEIVER, b".a.N4STQA", REFUSED),
         id="chown under the name for the time of writing",
     ),
     pytest.param(
         b'rsync: [generator] failed to set times on "/stage/new/.": Operation not permitted (1)',
-        (MessageKind.TIMES, Side.GENERATOR, b".", *REFUSED),
+        (MessageKind.TIMES, Side.GENERATOR, b".", REFUSED),
         id="times",
     ),
     pytest.param(
         b'rsync: [generator] failed to set permissions on "/stage/new/a": Operation not permitted (1)',
-        (MessageKind.PERMISSIONS, Side.GENERATOR, b"a", *REFUSED),
+        (MessageKind.PERMISSIONS, Side.GENERATOR, b"a", REFUSED),
         id="permissions",
     ),
     pytest.param(
         b'rsync: [receiver] rsync_xal_set: fsetxattr("/stage/new/d","user.t") failed: Operation not supported (95)',
-        (MessageKind.ATTRIBUTE, Side.RECEIVER, b"d", *UNSUPPORTED),
+        (MessageKind.ATTRIBUTE, Side.RECEIVER, b"d", UNSUPPORTED),
         id="attribute, 3.5.0",
     ),
     pytest.param(
         b'rsync: [receiver] rsync_xal_set: lsetxattr("/stage/new/d","security.capability") failed: '
         b"Operation not permitted (1)",
-        (MessageKind.ATTRIBUTE, Side.RECEIVER, b"d", *REFUSED),
+        (MessageKind.ATTRIBUTE, Side.RECEIVER, b"d", REFUSED),
         id="attribute, 3.2.7",
     ),
     pytest.param(
         b'rsync: [sender] get_xattr_data: lgetxattr("/d" (in etc),"user.t",0) failed: Permission denied (13)',
-        (MessageKind.ATTRIBUTE, Side.SENDER, b"d", *DENIED),
+        (MessageKind.ATTRIBUTE, Side.SENDER, b"d", DENIED),
         id="attribute that cannot be read",
     ),
     pytest.param(
         b'rsync: [sender] get_xattr_names: llistxattr("/d" (in etc),1024) failed: Permission denied (13)',
-        (MessageKind.ATTRIBUTE, Side.SENDER, b"d", *DENIED),
+        (MessageKind.ATTRIBUTE, Side.SENDER, b"d", DENIED),
         id="attributes that cannot be listed",
     ),
     pytest.param(
         b"rsync: [generator] set_acl: xacl_set(d, ACL_TYPE_DEFAULT): Operation not supported (95)",
-        (MessageKind.ACL, Side.GENERATOR, b"d", *UNSUPPORTED),
+        (MessageKind.ACL, Side.GENERATOR, b"d", UNSUPPORTED),
         id="ACL, 3.5.0",
     ),
     pytest.param(
         b"rsync: [receiver] set_acl: sys_acl_set_file(.a.LODEls, ACL_TYPE_ACCESS): Operation not supported (95)",
-        (MessageKind.ACL, Side.RECEIVER, b".a.LODEls", *UNSUPPORTED),
+        (MessageKind.ACL, Side.RECEIVER, b".a.LODEls", UNSUPPORTED),
         id="ACL, 3.2.7",
     ),
     pytest.param(
         b"cannot delete non-empty directory: d/e",
-        (MessageKind.DELETION, Side.GENERATOR, b"d/e", "cannot delete non-empty directory", None),
+        (MessageKind.DELETION, Side.GENERATOR, b"d/e", "cannot delete non-empty directory"),
         id="directory that cannot be deleted",
     ),
     pytest.param(
         b"IO error encountered -- skipping file deletion",
-        (MessageKind.DELETION_SKIPPED, Side.GENERATOR, None, "IO error encountered -- skipping file deletion", None),
+        (MessageKind.DELETION_SKIPPED, Side.GENERATOR, None, "IO error encountered -- skipping file deletion"),
         id="nothing deleted",
     ),
 ]
 
 
-def facts(message: Message) -> tuple[MessageKind, Side, bytes | None, str, int | None]:
-    return message.kind, message.side, message.path, message.reason, message.error_number
+def facts(message: Message) -> tuple[MessageKind, Side, bytes | None, str]:
+    return message.kind, message.side, message.path, message.reason
 
 
 @pytest.mark.parametrize(("line", "expected"), PRINTED)
-def test_message_is_read(line: bytes, expected: tuple[MessageKind, Side, bytes | None, str, int | None]) -> None:
+def test_message_is_read(line: bytes, expected: tuple[MessageKind, Side, bytes | None, str]) -> None:
     found = parse(line, directory=DIRECTORY)
     assert found is not None
     assert facts(found) == expected
@@ -320,6 +316,5 @@ def test_a_hostile_line_is_read_in_bounded_time() -> None:
 def test_kinds_say_what_is_lost() -> None:
     assert MessageKind.UNREADABLE_DIRECTORY.is_missing_entry
     assert not MessageKind.ACL.is_missing_entry
-    assert MessageKind.ACL.is_metadata
     assert not MessageKind.RETRIED.is_missing_entry
-    assert not MessageKind.DELETION_SKIPPED.is_metadata
+    assert not MessageKind.DELETION_SKIPPED.is_missing_entry

@@ -16,7 +16,7 @@ import pytest
 from turku.core.filesystem import openat2
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.errors import BackupFailed, TurkuError
-from turku.storage.fs import hardlink_copy
+from turku.storage.fs import disk_usage, hardlink_copy
 from turku.storage.fs import tree as fs
 
 _ask_kernel = openat2._has_call.__wrapped__
@@ -50,7 +50,7 @@ READS: dict[str, Call] = {
     "status": fs.status,
     "names": lambda path: fs.names(path.parent),
     "read_file": lambda path: fs.read_file(path, limit_bytes=100),
-    "volume_status": lambda path: fs.volume_status(path.parent),
+    "volume_space": lambda path: disk_usage.volume_space(path.parent),
     "tree": lambda path: DirectoryTree(path.parent).close(),
     "create_unnamed_file": lambda path: os.close(fs.create_unnamed_file(path.parent)),
     "locked": lambda path: held(fs.locked(path.parent, "name")),

@@ -11,7 +11,7 @@ from tests.support.backed_up_machine import storage_configuration
 from turku.core.configuration.declaration import with_values
 from turku.errors import LockHeld
 from turku.storage.config.model import StorageConfig
-from turku.storage.session.volume_slots import WAIT_SECONDS, volume_slot
+from turku.storage.session.session_slots import WAIT_SECONDS, volume_slot
 
 
 class WaitingClock:

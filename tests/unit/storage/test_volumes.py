@@ -13,7 +13,7 @@ from tests.support.backed_up_machine import storage_configuration
 from turku.errors import InvalidValue, NoVolume
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import volumes
-from turku.storage.disk.volumes import VolumeSpace
+from turku.storage.fs.disk_usage import VolumeSpace
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 _GIB = 1024**3

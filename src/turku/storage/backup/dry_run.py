@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from turku.core.log import one_line
-from turku.storage.backup.transfers import SourceTransfer
+from turku.storage.backup.job import BackupStrategy
+from turku.storage.backup.transfers import OnEntry, SourceTransfer
 from turku.storage.rsync import stats
-from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog, ItemizedLine
+from turku.storage.rsync.change_log import Change, ChangeKind, ItemizedLine
 from turku.storage.rsync.file_errors import FileErrors
-from turku.storage.rsync.request import TransferScope, should_list_first
-from turku.storage.rsync.result import TransferResult
-from turku.storage.rsync.workspace import Workspace
+from turku.storage.rsync.request import TransferScope, Workspace, should_list_first
+from turku.storage.rsync.result import COMPLETE, TransferResult
 from turku.storage.snapshots.base_copy import HardlinkCopy
-from turku.storage.snapshots.hard_links import TooManyFiles, find_other_names
+from turku.storage.snapshots.hard_links import find_other_names
 
 CHANGED_ENTRIES_SECONDS = 15.0
 """Time that the agent has to name changed entries."""
@@ -32,16 +31,17 @@ class DryRunResult:
     """False if only the attributes of entries that the agent named were compared."""
 
 
-def compare_with_base(source: SourceTransfer, planned: ChangeLog, copy: HardlinkCopy | None) -> DryRunResult:
-    """Compare the source with the base and fill ``planned`` with the differences.
+def compare_with_base(source: SourceTransfer, copy: HardlinkCopy | None) -> DryRunResult:
+    """Compare the source with the base and fill its ``planned`` with the differences.
 
     ``copy`` begins with the first difference. Raises BackupFailed if rsync fails.
     """
     if source.base is None or not source.mode.keeps_history:
         return DryRunResult()
-    if copy is not None and source.expects_changes:
+    # A source that changed between the last two backups will have changed again.
+    if copy is not None and source.earlier.strategy == BackupStrategy.INCREMENTAL:
         copy.begin()
-    damaged = set(source.damaged)
+    planned, damaged = source.planned, set(source.damaged)
     unresolved: list[bytes] = []
 
     def note(line: ItemizedLine) -> None:
@@ -53,14 +53,15 @@ def compare_with_base(source: SourceTransfer, planned: ChangeLog, copy: Hardlink
         planned.add_line(line)
 
     # The base is safely on the disk. Only files that an interrupted run left may lack their content.
-    source = source.with_options(compare_contents=source.compares_base)
-    compared, all_attributes, errors = _compare(source, planned, note)
+    source = source.with_options(compare_contents=source.job.order.compare_contents)
+    compared, all_attributes, errors = _compare(source, note)
     reason = _unusable_reason(source, compared, unresolved)
     if not reason:
-        try:
-            damaged |= _other_names(source, planned)
-        except TooManyFiles:
+        other_names = _other_names(source)
+        if other_names is None:
             reason = "too many files changed to search for their other names"
+        else:
+            damaged |= other_names
     if reason:
         planned.clear()
         return DryRunResult(unusable_reason=reason)
@@ -69,20 +70,18 @@ def compare_with_base(source: SourceTransfer, planned: ChangeLog, copy: Hardlink
     return DryRunResult(compared, file_errors=errors, compared_all_attributes=all_attributes)
 
 
-def _compare(
-    source: SourceTransfer, planned: ChangeLog, note: Callable[[ItemizedLine], None]
-) -> tuple[TransferResult, bool, FileErrors]:
+def _compare(source: SourceTransfer, note: OnEntry) -> tuple[TransferResult, bool, FileErrors]:
     """Return the result of the comparison, True if it compared all attributes, and the errors of all its runs."""
     workspace = Workspace(source.place.tree(source.existing_base))
-    compared, all_attributes = _compare_attributes_too(source, workspace, planned, note)
+    compared, all_attributes = _compare_attributes_too(source, workspace, note)
     errors = compared.file_errors
     if source.may_be_incomplete(compared):
         # rsync reported no deletions. Asked again with protected paths, it does.
         unreadable_paths = errors.hidden_paths
         if unreadable_paths and errors.can_be_protected:
-            planned.clear()
+            source.planned.clear()
             protecting = source.with_options(unreadable_paths=unreadable_paths)
-            compared, all_attributes = _compare_attributes_too(protecting, workspace, planned, note)
+            compared, all_attributes = _compare_attributes_too(protecting, workspace, note)
             errors.add(compared.file_errors)
         elif not errors.can_be_protected:
             errors.add_warning(NOTHING_DELETED)
@@ -95,7 +94,7 @@ def _unusable_reason(source: SourceTransfer, compared: TransferResult, unresolve
     is_partial = source.may_be_incomplete(compared)
     if not status.success and not status.is_request_failure and not is_partial:
         raise source.failure(compared)
-    if status.meaning != "complete" and not is_partial:
+    if status.meaning != COMPLETE and not is_partial:
         return f"the dry run ended with: {status.meaning}"
     if not compared.all_lines_parsed or stats.from_run(compared.statistics, compared.suffixes, None) is None:
         return "the output of the dry run was not understood"
@@ -104,9 +103,7 @@ def _unusable_reason(source: SourceTransfer, compared: TransferResult, unresolve
     return ""
 
 
-def _compare_attributes_too(
-    source: SourceTransfer, workspace: Workspace, planned: ChangeLog, note: Callable[[ItemizedLine], None]
-) -> tuple[TransferResult, bool]:
+def _compare_attributes_too(source: SourceTransfer, workspace: Workspace, note: OnEntry) -> tuple[TransferResult, bool]:
     """Return the result of a dry run, and True if it compared the attributes of everything.
 
     Otherwise only the attributes of entries whose change time moved are compared, as the agent names them. If it cannot
@@ -114,16 +111,16 @@ def _compare_attributes_too(
     """
     scope = TransferScope(
         is_dry_run=True,
-        lists_first=should_list_first(source.base_files),
+        lists_first=should_list_first(source.earlier.stats.files if source.earlier.stats else None),
         compares_attributes=source.attribute_comparison.since_ns is None,
     )
     compared = source.run(workspace, scope, note)
     is_usable = compared.exit_status.success or source.may_be_incomplete(compared)
     if scope.compares_attributes or not is_usable:
         return compared, scope.compares_attributes
-    paths = _entries_with_changed_attributes(source, planned, compared.seconds)
+    paths = _entries_with_changed_attributes(source, compared.seconds)
     if paths is None:
-        planned.clear()
+        source.planned.clear()
         again = source.run(workspace, replace(scope, compares_attributes=True), note)
         again.file_errors.add(compared.file_errors)
         return again, True
@@ -136,9 +133,7 @@ def _compare_attributes_too(
     return compared, False
 
 
-def _entries_with_changed_attributes(
-    source: SourceTransfer, planned: ChangeLog, dry_run_seconds: float
-) -> list[bytes] | None:
+def _entries_with_changed_attributes(source: SourceTransfer, dry_run_seconds: float) -> list[bytes] | None:
     """Return the entries outside ``planned`` whose attributes may have changed since the base was made.
 
     Returns None if the agent cannot name them.
@@ -149,18 +144,18 @@ def _entries_with_changed_attributes(
     if since_ns is None or named is None or named.since_ns > since_ns:
         return None
     paths = dict.fromkeys(named.paths)
-    for change in planned:
+    for change in source.planned:
         paths.pop(change.path, None)
     return list(paths)
 
 
-def _other_names(source: SourceTransfer, planned: ChangeLog) -> set[bytes]:
-    """Return further names of files that changed while their size and time stayed the same. Raises TooManyFiles.
+def _other_names(source: SourceTransfer) -> set[bytes] | None:
+    """Return further names of files that changed while their size and time stayed the same. None if too many changed.
 
     rsync does not report them, because it compares only the first name of a file.
     """
-    if not (source.compares_base and source.options.hard_links):
+    if not (source.job.order.compare_contents and source.options.hard_links):
         return set()
     tree = source.place.tree(source.existing_base)
-    changed = find_other_names(tree, (each.path for each in planned if each.is_file))
-    return changed - {each.path for each in planned} if changed else changed
+    changed = find_other_names(tree, (each.path for each in source.planned if each.is_file))
+    return changed - {each.path for each in source.planned} if changed else changed

@@ -16,14 +16,13 @@ from pathlib import Path
 from turku.errors import BackupFailed
 from turku.storage import catalog
 from turku.storage.backup.dry_run import NOTHING_DELETED
-from turku.storage.backup.sync_result import BackupStrategy, SyncResult
-from turku.storage.backup.transfers import OnEntry, SourceTransfer, nonexistent_name
+from turku.storage.backup.job import BackupStrategy, SyncResult
+from turku.storage.backup.transfers import SourceTransfer, nonexistent_name
 from turku.storage.fs import tree as fs
-from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog
+from turku.storage.rsync.change_log import Change, ChangeKind
 from turku.storage.rsync.file_errors import FileErrors
-from turku.storage.rsync.request import WHOLE_SOURCE, TransferScope
+from turku.storage.rsync.request import WHOLE_SOURCE, TransferScope, Workspace
 from turku.storage.rsync.result import TransferResult
-from turku.storage.rsync.workspace import Workspace
 from turku.storage.snapshots import assembly, rsync_inplace, sharing
 
 _FILES_WITH_HOLES_SECONDS = 60.0
@@ -31,18 +30,13 @@ _FILES_WITH_HOLES_SECONDS = 60.0
 _LOG = logging.getLogger(__name__)
 
 
-def run(
-    source: SourceTransfer,
-    reason: str,
-    planned: ChangeLog,
-    changes: ChangeLog,
-    indexer: catalog.StreamingIndexer | None,
-) -> SyncResult:
-    """Return the tree of a full run and fill ``changes``.
+def run(source: SourceTransfer, reason: str, indexer: catalog.StreamingIndexer | None) -> SyncResult:
+    """Return the tree of a full run and fill the source's ``changes``.
 
     ``reason`` is the reason why the run is full, ``indexer`` reads an entirely new tree while it is fetched. Raises
     BackupFailed.
     """
+    changes = source.changes
     workspace = source.mode.prepare(source.base)
     has_earlier_files = workspace.is_resumed or len(workspace.basis) > (source.base is not None)
     if indexer is not None and not has_earlier_files:
@@ -57,9 +51,7 @@ def run(
     if base_to_share is not None:
         _LOG.warning("%s: this is a full run: %s", source.place.source, reason)
     try:
-        transferred, errors = _fetch(
-            source, workspace, planned, changes, keeps_deleted=is_in_place or has_earlier_files
-        )
+        transferred, errors = _fetch(source, workspace, keeps_deleted=is_in_place or has_earlier_files)
     except BackupFailed as error:
         if reason:
             error.details = "\n".join(part for part in (f"it was a full run: {reason}", error.details) if part)
@@ -82,22 +74,18 @@ def run(
     )
 
 
-def _fetch(
-    source: SourceTransfer, workspace: Workspace, planned: ChangeLog, changes: ChangeLog, *, keeps_deleted: bool
-) -> tuple[TransferResult, FileErrors]:
+def _fetch(source: SourceTransfer, workspace: Workspace, *, keeps_deleted: bool) -> tuple[TransferResult, FileErrors]:
     """Fetch the whole source. ``keeps_deleted`` means that deleted entries may still be in the workspace."""
-    last_source, transferred = _fetch_everything(source, workspace, planned, changes.add_line)
+    last_source, transferred = _fetch_everything(source, workspace)
     errors = transferred.file_errors
     if transferred.exit_status.is_partial and keeps_deleted:
-        _remove_deleted(last_source, replace(workspace, is_new=False), errors, changes)
+        _remove_deleted(last_source, replace(workspace, is_new=False), errors)
     with source.dropped_attributes(workspace) as dropped:
         again = (Change(path, ChangeKind.CHANGED) for path in dropped.dropped_in(workspace.directory))
         return source.fetch_without_basis(workspace, again, transferred, errors), errors
 
 
-def _fetch_everything(
-    source: SourceTransfer, workspace: Workspace, planned: ChangeLog, on_entry: OnEntry
-) -> tuple[SourceTransfer, TransferResult]:
+def _fetch_everything(source: SourceTransfer, workspace: Workspace) -> tuple[SourceTransfer, TransferResult]:
     """Fetch the whole source. Return the options for further runs over the same tree, and the result.
 
     With ``--sparse`` rsync writes each kilobyte by itself, which takes twice as long. In an existing file it makes a
@@ -109,10 +97,10 @@ def _fetch_everything(
     with_holes = source.named_files_with_holes(_FILES_WITH_HOLES_SECONDS) if source.mode.keeps_history else None
     writes_in_place = workspace.writes_in_place and source.file_system.opens_read_only_files
     if not source.options.holes or (with_holes is None and not writes_in_place):
-        return source, source.transfer(workspace, WHOLE_SOURCE, on_entry)
+        return source, source.transfer(workspace, WHOLE_SOURCE, source.changes.add_line)
     paths: Iterable[bytes] = with_holes or ()
     if with_holes is None:
-        paths = (each.path for each in planned if each.is_file and not each.link_target)
+        paths = (each.path for each in source.planned if each.is_file and not each.link_target)
     in_place = rsync_inplace.large_files(workspace.directory, paths) if writes_in_place else []
     sparse, plain = source, source.with_options(holes=False)
     if with_holes is None:
@@ -126,18 +114,18 @@ def _fetch_everything(
         if listed_first:
             listed = stack.enter_context(source.files_from(Change(path, ChangeKind.CHANGED) for path in listed_first))
             before.append((first, TransferScope(files_from=listed, compares_attributes=False)))
-        transferred = later.transfer(workspace, WHOLE_SOURCE, on_entry, before=before)
+        transferred = later.transfer(workspace, WHOLE_SOURCE, source.changes.add_line, before=before)
     rsync_inplace.punch_holes(workspace.directory, in_place)
     return later, transferred
 
 
-def _remove_deleted(source: SourceTransfer, workspace: Workspace, errors: FileErrors, changes: ChangeLog) -> None:
+def _remove_deleted(source: SourceTransfer, workspace: Workspace, errors: FileErrors) -> None:
     """Remove deleted entries, which rsync does not do after a read error. Unreadable paths stay as they are."""
     if not errors.can_be_protected:
         errors.add_warning(NOTHING_DELETED)
         return
     protecting = source.with_options(unreadable_paths=errors.hidden_paths or (nonexistent_name(),))
-    later = protecting.transfer(workspace, WHOLE_SOURCE, changes.add_line)
+    later = protecting.transfer(workspace, WHOLE_SOURCE, source.changes.add_line)
     errors.add(later.file_errors)
 
 

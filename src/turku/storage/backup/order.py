@@ -14,8 +14,8 @@ from turku.policy import bandwidth, compression, filters, run_options, snapshot_
 from turku.policy.run_options import FileProperty
 from turku.protocol.messages import SourceOrder
 from turku.storage.config.model import ReceivingConfig
+from turku.storage.fs import clone, subvolume
 from turku.storage.rsync.request import TransferOptions
-from turku.storage.snapshots import choose
 
 
 def mode_name(order: SourceOrder, configuration: ReceivingConfig, machine_dir: Path) -> str:
@@ -34,7 +34,12 @@ def mode_name(order: SourceOrder, configuration: ReceivingConfig, machine_dir: P
             hint="fix the source's snapshot_mode on the machine, or leave it out",
         )
     if name == snapshot_mode.AUTO:
-        return choose(machine_dir, has_large_files=has_large_files, allowed=order.allowed_snapshot_modes)
+        return snapshot_mode.settled(
+            has_large_files=has_large_files,
+            allowed=order.allowed_snapshot_modes,
+            is_btrfs=lambda: subvolume.is_btrfs(machine_dir),
+            can_clone=lambda: clone.can_clone(machine_dir),
+        )
     return name
 
 

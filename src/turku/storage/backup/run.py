@@ -1,10 +1,16 @@
-"""The sequence of one backup of one source: checks, transfers, commit, retention, report."""
+"""The sequence of one backup of one source: checks, transfers, commit, retention, report.
+
+1. A dry run against the base reports new, changed and deleted entries (``dry_run.py``).
+2. Nothing differs: the new snapshot is a link to the base.
+3. The dry run is usable: the differences are fetched, and the tree is assembled (``incremental.py``).
+4. Anything else is a full run (``full.py``), with the reason in its report.
+"""
 
 from __future__ import annotations
 
 import logging
 import secrets
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -14,15 +20,13 @@ from turku.core.configuration.declaration import with_values
 from turku.core.log import one_line
 from turku.errors import BackupFailed, LockHeld, TurkuError
 from turku.policy import names
-from turku.policy.run_options import FAIL
 from turku.storage import catalog
-from turku.storage.backup import dry_run, incomplete, strategy
-from turku.storage.backup.assessment import Assessment
+from turku.storage.backup import assessment, dry_run, full, incomplete, incremental
 from turku.storage.backup.dry_run import DryRunResult
-from turku.storage.backup.job import BackupJob, BackupReport
+from turku.storage.backup.incremental import unchanged
+from turku.storage.backup.job import BackupJob, BackupReport, BackupStrategy, SyncResult
 from turku.storage.backup.order import compression_choice, mode_name, transfer_options
-from turku.storage.backup.sync_result import BackupStrategy, SyncResult
-from turku.storage.backup.transfers import SourceTransfer
+from turku.storage.backup.transfers import SourceTransfer, TransferRejected
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits
 from turku.storage.disk import deletion, dirty_flag, history, retention_rules, retention_run, snapshot_notes, trash
@@ -35,10 +39,10 @@ from turku.storage.integrity import damage
 from turku.storage.rsync import version
 from turku.storage.rsync.change_log import ChangeLog
 from turku.storage.rsync.file_system_support import probe_file_system
-from turku.storage.rsync.request import RsyncDaemon, TransferOptions, should_compress
-from turku.storage.rsync.result import SUMMARY_LIMIT, TransferResult
+from turku.storage.rsync.request import TransferOptions, should_compress
+from turku.storage.rsync.result import COMPLETE, SUMMARY_LIMIT
 from turku.storage.snapshots import MODES, SnapshotMode
-from turku.storage.snapshots.base_copy import HardlinkCopy
+from turku.storage.snapshots.base_copy import HardlinkCopy, IncrementalFailed
 
 COLLECT_SECONDS = 0.5
 """Time for deleting in a session. The machine waits for it, while ``turku-storage gc`` has the time."""
@@ -81,10 +85,8 @@ class _Committed:
 
     snapshot: str | None
     """None in the mode without history."""
-    transferred: TransferResult
+    result: SyncResult
     notes: Notes
-    strategy: BackupStrategy
-    reason: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -152,87 +154,65 @@ class _BackupRun:
         self, mode: SnapshotMode, base: str | None, options: TransferOptions, run_limits: limits.RunLimits
     ) -> _Committed:
         """Transfer the source and commit the result."""
-        job = self._job
-        earlier = snapshot_notes.read(self._place, base) if base else NO_NOTES
-        assessment = Assessment(job, self._configuration, self._begin, earlier)
-        options = replace(options, compress=should_compress(compression_choice(job.order), earlier))
-        spool = self._place.machine_dir
+        job, place = self._job, self._place
+        earlier = snapshot_notes.read(place, base) if base else NO_NOTES
+        days = self._configuration.receiving.compare_attributes_days
+        spool = place.machine_dir
         with ChangeLog(spool) as planned, ChangeLog(spool) as changes:
             source = SourceTransfer(
-                self._place,
-                self._configuration,
-                RsyncDaemon(job.rsync_port, self._source, job.username, job.password),
-                mode,
-                options,
-                run_limits,
-                probe_file_system(self._configuration, self._place.machine_dir),
-                base,
-                base_files=earlier.stats.files if earlier.stats else None,
-                # A source that changed between the last two backups will have changed again.
-                expects_changes=earlier.strategy == BackupStrategy.INCREMENTAL,
-                damaged=damage.to_fetch(self._place),
-                attribute_comparison=assessment.attribute_comparison(options),
-                files_with_holes=job.files_with_holes,
-                keeps_incomplete=job.order.incomplete != FAIL,
-                compares_base=job.order.compare_contents,
-                spools=(planned, changes),
+                job=job,
+                place=place,
+                configuration=self._configuration,
+                mode=mode,
+                options=replace(options, compress=should_compress(compression_choice(job.order), earlier)),
+                run_limits=run_limits,
+                file_system=probe_file_system(self._configuration, spool),
+                base=base,
+                earlier=earlier,
+                damaged=damage.to_fetch(place),
+                attribute_comparison=assessment.attribute_comparison(job, options, earlier, self._begin, days),
+                planned=planned,
+                changes=changes,
                 clock=self._clock,
                 cancellation=self._cancellation,
             )
             with source.hardlink_copy() as copy:
                 self._cancellation.check()
-                comparison = dry_run.compare_with_base(source, planned, copy)
+                comparison = dry_run.compare_with_base(source, copy)
                 self._cancellation.check()
-                if comparison.result is not None and not planned:
-                    if copy is not None:
-                        copy.end()
-                    result = strategy.unchanged(source, comparison, comparison.result, changes)
-                    return self._commit_unchanged(source, assessment, result, changes)
-                return self._sync_and_commit(
-                    source, assessment, comparison, planned=planned, changes=changes, copy=copy
-                )
+                if comparison.result is None or planned:
+                    return self._sync_and_commit(source, comparison, copy)
+                if copy is not None:
+                    copy.end()
+                return self._commit_unchanged(source, unchanged(source, comparison, comparison.result))
 
     def _sync_and_commit(
-        self,
-        source: SourceTransfer,
-        assessment: Assessment,
-        comparison: DryRunResult,
-        *,
-        planned: ChangeLog,
-        changes: ChangeLog,
-        copy: HardlinkCopy | None,
+        self, source: SourceTransfer, comparison: DryRunResult, copy: HardlinkCopy | None
     ) -> _Committed:
-        with dirty_flag.writing(self._place), strategy.indexer(source) as indexer:
-            result = strategy.sync(source, comparison, planned, changes, copy, indexer=indexer)
+        with dirty_flag.writing(self._place), _indexer(source) as indexer:
+            result = _sync(source, comparison, copy, indexer)
             self._cancellation.check()
             if result.strategy is BackupStrategy.UNCHANGED:
-                return self._commit_unchanged(source, assessment, result, changes)
-            notes = assessment.notes(source, result, changes)
-            record = self._record(source.base, notes)
+                return self._commit_unchanged(source, result)
+            record = self._record(source, result, source.base)
             at_limit = timestamp_range.DatesAtLimit(timestamp_range.date_range(self._place.machine_dir))
-            self._index(source, record, result, changes, indexer=indexer, at_limit=at_limit)
-            self._cancellation.check()
+            self._index(source, record, result, indexer=indexer, at_limit=at_limit)
             snapshot = source.mode.commit(record, result.tree)
-            return _Committed(snapshot, result.transferred, notes, result.strategy, result.reason, at_limit.sentences)
+            return _Committed(snapshot, result, record.notes, at_limit.sentences)
 
-    def _commit_unchanged(
-        self, source: SourceTransfer, assessment: Assessment, result: SyncResult, changes: ChangeLog
-    ) -> _Committed:
-        notes = assessment.notes(source, result, changes)
-        record = self._record(source.existing_base, notes)
-        self._index(source, record, result, changes)
-        self._cancellation.check()
+    def _commit_unchanged(self, source: SourceTransfer, result: SyncResult) -> _Committed:
+        record = self._record(source, result, source.existing_base)
+        self._index(source, record, result)
         snapshot = source.mode.commit_unchanged(record, source.existing_base)
         with suppress(OSError):
             dirty_flag.forget_if_nothing_is_left(self._place)
-        return _Committed(snapshot, result.transferred, notes, BackupStrategy.UNCHANGED)
+        return _Committed(snapshot, result, record.notes)
 
     def _index(
         self,
         source: SourceTransfer,
         record: SnapshotRecord,
         result: SyncResult,
-        changes: ChangeLog,
         *,
         indexer: catalog.StreamingIndexer | None = None,
         at_limit: timestamp_range.DatesAtLimit | None = None,
@@ -244,15 +224,17 @@ class _BackupRun:
                 name=record.name,
                 base=record.base,
                 tree=result.tree,
-                changes=changes,
+                changes=source.changes,
                 moment=record.sync_begin,
                 zone=self._configuration.state.timezone,
                 indexer=indexer,
                 dates=at_limit,
             )
+        self._cancellation.check()
 
-    def _record(self, base: str | None, notes: Notes) -> SnapshotRecord:
+    def _record(self, source: SourceTransfer, result: SyncResult, base: str | None) -> SnapshotRecord:
         """Return the record of a new snapshot with an unused name."""
+        notes = assessment.notes(source, result, self._begin)
         finish = self._clock.now()
         zone = self._configuration.state.timezone
         begin = self._begin.astimezone(zone)
@@ -272,15 +254,15 @@ class _BackupRun:
         self, committed: _Committed, warnings: tuple[str, ...], end: datetime, *, keeps_history: bool
     ) -> BackupReport:
         """Log the outcome of a committed backup and return its report."""
-        transferred, notes = committed.transferred, committed.notes
+        transferred, notes = committed.result.transferred, committed.notes
         _LOG.info(
             "%s: %s in %.1f s; %s",
             self._source,
-            f"snapshot {committed.snapshot} ({committed.strategy})" if committed.snapshot else "synced in place",
+            f"snapshot {committed.snapshot} ({notes.strategy})" if committed.snapshot else "synced in place",
             (end - self._begin).total_seconds(),
             "; ".join(line for line in transferred.statistics if line.startswith(_LOGGED_STATISTICS)),
         )
-        if transferred.exit_status.meaning != "complete":
+        if transferred.exit_status.meaning != COMPLETE:
             _LOG.warning("%s: %s", self._source, transferred.exit_status.meaning)
         lost = notes.incomplete
         warnings = (*warnings, *committed.warnings, *incomplete.warnings(lost))
@@ -298,8 +280,8 @@ class _BackupRun:
             time_begin=self._begin.timestamp(),
             time_end=end.timestamp(),
             findings=notes.findings,
-            strategy=committed.strategy,
-            strategy_reason=committed.reason,
+            strategy=notes.strategy,
+            strategy_reason=notes.strategy_reason,
             missing_files=lost.missing_files,
             stale_files=lost.stale_files,
             warning_count=len(warnings) - len(lost.warnings) + lost.warning_count,
@@ -334,7 +316,6 @@ class _BackupRun:
             self._collect(mode)
             trash.remove_stray_records(self._place)
             retention_rules.record(self._place, self._job.order)
-            retention_rules.record(self._place, self._job.order)
         except (TurkuError, OSError) as error:
             _LOG.warning("%s: retention: %s", self._source, error)
 
@@ -348,6 +329,33 @@ class _BackupRun:
         end = self._clock.monotonic_seconds() + COLLECT_AFTER_FAILURE_SECONDS
         with suppress(TurkuError, OSError):
             deletion.collect(self._place, lambda: self._clock.monotonic_seconds() < end)
+
+
+def _sync(
+    source: SourceTransfer,
+    comparison: DryRunResult,
+    copy: HardlinkCopy | None,
+    indexer: catalog.StreamingIndexer | None,
+) -> SyncResult:
+    """Return a complete tree and fill the source's ``changes``. Raises BackupFailed."""
+    reason = comparison.unusable_reason
+    if comparison.result is not None and copy is not None:
+        try:
+            return incremental.run(source, comparison, copy)
+        except (IncrementalFailed, TransferRejected) as error:
+            reason = str(error)
+            source.changes.clear()
+    if copy is not None:
+        copy.end()
+    return full.run(source, reason, indexer)
+
+
+def _indexer(source: SourceTransfer) -> AbstractContextManager[catalog.StreamingIndexer | None]:
+    """Return the indexer that reads a first backup's tree while it is fetched. None if it is of no use."""
+    # Without history there is no catalog.
+    if source.base is None and source.mode.keeps_history:
+        return catalog.stream_index(source.place)
+    return nullcontext()
 
 
 def _with_quota(configuration: StorageConfig, quota_bytes: int | None) -> StorageConfig:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 from turku.core.cancellation import NEVER, Cancellation
-from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.clock import Clock
+from turku.core.filesystem.paths import split
 from turku.core.filesystem.spool import Stack
 from turku.errors import BackupFailed
+from turku.policy.run_options import FAIL
 from turku.storage.backup.changed_entries import AttributeComparison
-from turku.storage.backup.dropped_attributes import DroppedAttributes
+from turku.storage.backup.job import BackupJob
+from turku.storage.catalog.entry import DIRECTORY, FILE, NO_ATTRIBUTES
+from turku.storage.catalog.scan import SnapshotReader
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits
-from turku.storage.containment.daemon_connection import DaemonUnreachable
+from turku.storage.containment.sandbox import DaemonUnreachable
+from turku.storage.disk.snapshot_notes import Notes
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.rsync import bandwidth_windows
@@ -27,11 +32,48 @@ from turku.storage.rsync import run as rsync_run
 from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog, ItemizedLine
 from turku.storage.rsync.file_errors import FileErrors
 from turku.storage.rsync.file_system_support import FileSystemSupport
-from turku.storage.rsync.request import RsyncDaemon, TransferOptions, TransferScope
+from turku.storage.rsync.request import TransferOptions, TransferScope, Workspace
 from turku.storage.rsync.result import TransferResult
-from turku.storage.rsync.workspace import Workspace
 from turku.storage.snapshots import SnapshotMode, assembly
 from turku.storage.snapshots.base_copy import HardlinkCopy
+
+
+class DroppedAttributes:
+    """The basis trees with their attributes. A context manager."""
+
+    def __init__(self, trees: Sequence[Path], *, fake_super: bool) -> None:
+        """With ``fake_super`` rsync stores such entries as files with attributes. Raises OSError."""
+        self._fake_super = fake_super
+        with ExitStack() as stack:
+            self._trees = [stack.enter_context(SnapshotReader(tree, has_attributes=fake_super)) for tree in trees]
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stack.close()
+
+    def drops(self, path: bytes) -> bool:
+        """Return True if one of the trees has an entry with attributes there that is no file or directory."""
+        above, name = split(path)
+        for tree in self._trees:
+            directory = tree.find_directory(above)
+            found = None if directory is None else tree.entry(directory, name)
+            if found is not None and found.kind not in (FILE, DIRECTORY) and found.attributes != NO_ATTRIBUTES:
+                return True
+        return False
+
+    def dropped_in(self, made: Path) -> Iterator[bytes]:
+        """Yield the paths in a tree made by rsync whose attributes were dropped. Raises OSError."""
+        if not self._trees:
+            return
+        with SnapshotReader(made) as tree:
+            for each in tree.walk():
+                is_candidate = self._fake_super if each.is_file else not each.is_directory
+                if is_candidate and self.drops(each.full_path):
+                    yield each.full_path
+
 
 OnEntry = Callable[[ItemizedLine], None]
 _SOURCE_PREFIX = b"./"
@@ -58,32 +100,26 @@ def ignore_entry(_line: ItemizedLine) -> None:
 class SourceTransfer:
     """The transfers of one source from the machine to the storage."""
 
+    job: BackupJob
     place: SourceDirectory
     configuration: StorageConfig
-    daemon: RsyncDaemon
     mode: SnapshotMode
     options: TransferOptions
     run_limits: limits.RunLimits
     file_system: FileSystemSupport
     base: str | None
     """The snapshot that the next one is built upon."""
-    base_files: int | None = None
-    """The number of its files. None means unknown."""
-    expects_changes: bool = False
-    """True if the copy of the base begins at once, not at the first difference."""
-    damaged: Collection[bytes] = ()
+    earlier: Notes
+    """The notes of the base."""
+    damaged: Collection[bytes]
     """Paths of the base whose stored file is damaged, or differs from the machine's. They are transferred anyway."""
-    compares_base: bool = False
-    """True if the content of the base's files is compared too, as the source asks for."""
-    attribute_comparison: AttributeComparison = field(default_factory=AttributeComparison)
-    files_with_holes: Callable[[float], frozenset[bytes] | None] = lambda _timeout_seconds: None
-    """Waits this many seconds for the source's files that have holes. Returns None if the agent cannot name them."""
-    keeps_incomplete: bool = True
-    """False if a run that could not read everything fails, as the source asks for."""
-    spools: tuple[ChangeLog, ...] = ()
-    """The change logs of the run, on the volume."""
-    clock: Clock = SYSTEM_CLOCK
-    cancellation: Cancellation = NEVER
+    attribute_comparison: AttributeComparison
+    planned: ChangeLog
+    """The differences from the base that the dry run reports."""
+    changes: ChangeLog
+    """The differences of the new tree from the base."""
+    clock: Clock
+    cancellation: Cancellation
 
     @property
     def existing_base(self) -> str:
@@ -116,11 +152,13 @@ class SourceTransfer:
 
     def may_be_incomplete(self, result: TransferResult) -> bool:
         """Return True if rsync transferred all but single entries, and named each of these."""
-        return result.exit_status.is_partial and self.keeps_incomplete and result.file_errors.names_every_error
+        return (
+            result.exit_status.is_partial and self.job.order.incomplete != FAIL and result.file_errors.names_every_error
+        )
 
     def named_files_with_holes(self, timeout_seconds: float) -> frozenset[bytes] | None:
         """Return the source's files that have holes. None if holes are not kept, or the agent cannot name them."""
-        return self.files_with_holes(timeout_seconds) if self.options.holes else None
+        return self.job.files_with_holes(timeout_seconds) if self.options.holes else None
 
     def failure(self, result: TransferResult) -> BackupFailed:
         """Return the error for a failed run."""
@@ -249,7 +287,7 @@ class SourceTransfer:
         try:
             result = rsync_run.run(
                 self.configuration,
-                self.daemon,
+                self.job.daemon,
                 self.options,
                 workspace,
                 self.file_system,
@@ -258,7 +296,7 @@ class SourceTransfer:
                 base=self.place.tree(self.base) if self.base and self.mode.keeps_history else None,
                 scope=scope,
                 on_entry=on_entry,
-                spooled_bytes=lambda: sum(spool.size_bytes for spool in self.spools),
+                spooled_bytes=lambda: self.planned.size_bytes + self.changes.size_bytes,
                 cancellation=self.cancellation,
             )
         except DaemonUnreachable:

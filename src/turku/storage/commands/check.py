@@ -20,8 +20,8 @@ from turku.storage.commands.protection import Verdict
 from turku.storage.commands.setup import EXIT_PROBLEMS, config_dir
 from turku.storage.config import loading
 from turku.storage.config.model import SshConfig, StorageConfig
-from turku.storage.containment import availability
-from turku.storage.containment.availability import SandboxProbeFailed
+from turku.storage.containment import bubblewrap
+from turku.storage.containment.bubblewrap import SandboxProbeFailed
 from turku.storage.disk import history, volume_marks, volumes
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.disk.source_lookup import find_sources
@@ -50,7 +50,7 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
     say(f"  rsync: {' '.join(configuration.receiving.rsync_command)}")
     with suppress(SandboxProbeFailed):
         # Where it cannot be tried, the facts about protection say so.
-        found = availability.sandbox_availability(configuration.limits)
+        found = bubblewrap.sandbox_availability(configuration.limits)
         say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
     _report_volumes(configuration, problems, say)
     _attempt(problems, lambda: volumes.choose_volume(configuration))

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
 from turku.storage.config.model import LimitsConfig, ReceivingConfig, SshConfig, StorageConfig, Volume
-from turku.storage.containment import availability, limits, seccomp
-from turku.storage.containment.availability import SandboxProbeFailed
+from turku.storage.containment import bubblewrap, limits, seccomp
+from turku.storage.containment.bubblewrap import SandboxProbeFailed
 from turku.storage.fs import tree as fs
 from turku.storage.registration import login_shell
 from turku.storage.rsync import version as rsync_version
@@ -93,7 +93,7 @@ def _user(configuration: ReceivingConfig) -> Fact:
 
 def _sandbox(configuration: LimitsConfig) -> Fact:
     try:
-        found = availability.sandbox_availability(configuration)
+        found = bubblewrap.sandbox_availability(configuration)
     except SandboxProbeFailed as error:
         return Fact("sandbox", Verdict.FAIL, f"{error.message}; {error.hint}")
     if found.is_used:
@@ -112,7 +112,7 @@ def _sandbox(configuration: LimitsConfig) -> Fact:
 def _filter(configuration: LimitsConfig) -> Fact:
     subject = "system-call filter"
     try:
-        is_used = availability.sandbox_availability(configuration).is_used
+        is_used = bubblewrap.sandbox_availability(configuration).is_used
     except SandboxProbeFailed:
         return Fact(subject, Verdict.WARN, "it is not known whether it is in force")
     if not is_used:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from turku.core.filesystem import extended_attributes
 from turku.storage.containment import seccomp
-from turku.storage.containment.availability import sandbox_availability
+from turku.storage.containment.bubblewrap import sandbox_availability
 
 if TYPE_CHECKING:
     from turku.storage.config.model import ReceivingConfig, StorageConfig
@@ -29,7 +29,7 @@ SENDER_CAPABILITIES = ("CAP_DAC_READ_SEARCH",)
 
 
 def of_receiver(
-    configuration: ReceivingConfig, *, fake_super: bool, keeps_privileged_attributes: bool
+    configuration: ReceivingConfig, *, fake_super: bool, keeps_privileged_attributes: bool = False
 ) -> Sequence[str] | None:
     """Return the capabilities of an rsync that receives, None without root."""
     if os.geteuid() != 0:

@@ -2,18 +2,115 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from turku.core import durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed
-from turku.storage.containment import quota
-from turku.storage.fs import tree as fs
+from turku.storage.fs import disk_usage
+from turku.storage.fs.disk_usage import VolumeSpace
 
 if TYPE_CHECKING:
-    from turku.storage.config.model import DiskConfig, StorageConfig
+    from turku.storage.config.model import DiskConfig, StorageConfig, StorageState
+    from turku.storage.containment.watchdog import Watchdog
+
+_NEAR_QUOTA: Final = 0.9
+_MEASURE_AGAIN_SECONDS: Final = 6 * 3600.0
+_LOG = logging.getLogger(__name__)
+
+
+class _Usage(msgspec.Struct):
+    used_bytes: int
+    measured_at: float
+
+
+def record_usage(configuration: StorageConfig, machine_dir: Path, written_bytes: int) -> None:
+    """Add the bytes of a run to the machine's usage. Does nothing without a quota."""
+    if configuration.disk.machine_quota_bytes is None:
+        return
+    path = _usage_path(configuration.state, machine_dir)
+    # Sources of a machine are backed up side by side.
+    with _USAGE_LOCK:
+        usage = _read_usage(path)
+        if usage is not None:
+            usage.used_bytes += written_bytes
+            _write_usage(path, usage)
+
+
+def used_bytes(configuration: StorageState, machine_dir: Path, quota: int, clock: Clock) -> int:
+    """Return the machine's usage in bytes, never less than it is while runs are the only writers."""
+    path = _usage_path(configuration, machine_dir)
+    with _USAGE_LOCK:
+        usage = _read_usage(path)
+        now = clock.now().timestamp()
+        # The sum only grows, so it never lies below the truth. It is measured again only when that could matter.
+        near = usage is not None and usage.used_bytes >= _NEAR_QUOTA * quota
+        if usage is None or (near and not 0 <= now - usage.measured_at < _MEASURE_AGAIN_SECONDS):
+            _LOG.info("measuring the disk space of %s", machine_dir)
+            usage = _Usage(used_bytes=disk_usage.measured_bytes(machine_dir), measured_at=now)
+            _write_usage(path, usage)
+        return usage.used_bytes
+
+
+def _usage_path(configuration: StorageState, machine_dir: Path) -> Path:
+    return configuration.var_dir / "usage" / f"{machine_dir.name}.json"
+
+
+def _read_usage(path: Path) -> _Usage | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Usage)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def _write_usage(path: Path, usage: _Usage) -> None:
+    durable.make_private_directory(path.parent)
+    durable.write_json(path, msgspec.to_builtins(usage))
+
+
+class RunCounter:
+    """The bytes that this process's runs wrote for each machine. Sources run side by side and share a quota."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._finished: Counter[Path] = Counter()
+        self._running: dict[Path, list[Watchdog]] = defaultdict(list)
+
+    def finished_bytes(self, machine_dir: Path) -> int:
+        """Return the bytes that finished runs wrote."""
+        return self._finished[machine_dir]
+
+    def written_bytes(self, machine_dir: Path) -> int:
+        """Return the bytes that finished and running runs wrote."""
+        with self._lock:
+            return self._finished[machine_dir] + sum(each.written_bytes for each in self._running[machine_dir])
+
+    @contextmanager
+    def counting(self, machine_dir: Path, watchdog: Watchdog) -> Iterator[None]:
+        """Count a run for the length of the block."""
+        with self._lock:
+            self._running[machine_dir].append(watchdog)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[machine_dir].remove(watchdog)
+                self._finished[machine_dir] += watchdog.written_bytes
+
+
+RUNS = RunCounter()
+_USAGE_LOCK = threading.Lock()
+
 
 END_SHARE_OF_LOW_WATER: Final = 0.5
 """New runs wait below the low-water mark. A running one is ended below this share of it."""
@@ -59,36 +156,12 @@ class RunLimits:
         )
 
 
-@dataclass(frozen=True)
-class FreeSpace:
-    """The space of a volume without root's reserve. Inodes are 0 if its file system counts none."""
-
-    total_bytes: int
-    free_bytes: int
-    total_inodes: int
-    free_inodes: int
-
-    @property
-    def free_percent(self) -> float:
-        """The free share of space or of inodes, whichever is smaller."""
-        shares = [100.0 * self.free_bytes / self.total_bytes if self.total_bytes else 0.0]
-        if self.total_inodes:
-            shares.append(100.0 * self.free_inodes / self.total_inodes)
-        return min(shares)
-
-
-def free_space(path: Path) -> FreeSpace:
+def free_space(path: Path) -> VolumeSpace:
     """Return the space of the volume that holds ``path``. Raises BackupFailed if it cannot be read."""
     try:
-        status = fs.volume_status(path)
+        return disk_usage.volume_space(path)
     except OSError as error:
         raise BackupFailed(f"{path}: cannot read free space: {error.strerror or error}") from error
-    return FreeSpace(
-        total_bytes=(status.f_blocks - status.f_bfree + status.f_bavail) * status.f_frsize,
-        free_bytes=status.f_bavail * status.f_frsize,
-        total_inodes=status.f_files,
-        free_inodes=status.f_favail,
-    )
 
 
 def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock = SYSTEM_CLOCK) -> RunLimits:
@@ -105,10 +178,10 @@ def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock 
             hint="make room or add a volume (low_water_free_pct sets the mark)",
         )
     limit, reason, shares = configuration.limits.max_run_bytes, "max_run_bytes", False
-    counted = quota.RUNS.finished_bytes(machine_dir)
+    counted = RUNS.finished_bytes(machine_dir)
     quota_bytes = configuration.disk.machine_quota_bytes
     if quota_bytes is not None:
-        used = quota.used_bytes(configuration.state, machine_dir, quota_bytes, clock)
+        used = used_bytes(configuration.state, machine_dir, quota_bytes, clock)
         left = quota_bytes - used
         if left <= 0:
             raise BackupFailed(
@@ -132,8 +205,8 @@ def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock 
 def lacks_space(configuration: DiskConfig, machine_dir: Path) -> bool:
     """Return True if the volume is full or below its low-water mark. A run must then not keep its staging files."""
     space = free_space(machine_dir)
-    has_few_inodes = space.total_inodes > 0 and space.free_inodes < _MINIMUM_INODES
-    is_full = space.free_bytes < _MINIMUM_BYTES or has_few_inodes
+    has_few_inodes = space.free_inodes is not None and space.free_inodes < _MINIMUM_INODES
+    is_full = space.available_bytes < _MINIMUM_BYTES or has_few_inodes
     return is_full or space.free_percent < configuration.low_water_free_pct
 
 

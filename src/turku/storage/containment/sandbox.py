@@ -18,8 +18,9 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +28,8 @@ from typing import TYPE_CHECKING
 from turku.core import command
 from turku.core.secret import Secret
 from turku.errors import BackupFailed
-from turku.storage.containment import bubblewrap, capabilities
-from turku.storage.containment.availability import is_contained, sandbox_availability
-from turku.storage.containment.daemon_connection import connect
+from turku.storage.containment import bubblewrap
+from turku.storage.containment.bubblewrap import is_contained, sandbox_availability
 from turku.storage.fs import tree as fs
 
 if TYPE_CHECKING:
@@ -82,71 +82,25 @@ class SandboxedRsync:
 
 
 @contextmanager
-def receiver(
-    arguments: Arguments,
-    *,
-    configuration: StorageConfig,
-    port: int,
-    fake_super: bool,
-    directory: Path,
-    is_writable: bool = True,
-    keeps_privileged_attributes: bool = False,
-    readable: Sequence[Path] = (),
-) -> Iterator[SandboxedRsync]:
-    """Yield an rsync that receives into ``directory`` from the daemon at the tunnel's ``port``.
-
-    It works in ``directory`` and sees nothing else of the machine but ``readable``. ``arguments`` makes its argument
-    list from the paths at which it sees these. ``fake_super`` means that it keeps owners in extended attributes. The
-    child is started and ended inside the block. After the block no process of a contained receiver is left.
-    Raises DaemonUnreachable if no rsync daemon answers at ``port``, ConfigurationError as ``is_contained`` does.
-    """
-    with _connected(
-        arguments,
-        configuration=configuration,
-        port=port,
-        directory=directory,
-        is_writable=is_writable,
-        readable=readable,
-        capabilities=capabilities.of_receiver(
-            configuration.receiving, fake_super=fake_super, keeps_privileged_attributes=keeps_privileged_attributes
-        ),
-    ) as found:
-        yield found
-
-
-@contextmanager
-def sender(
-    arguments: Arguments, *, configuration: StorageConfig, tree: Path, port: int, root: int | None = None
-) -> Iterator[SandboxedRsync]:
-    """Yield an rsync that sends the content of ``tree`` to the daemon at the tunnel's ``port``.
-
-    It works in ``tree`` and, if contained, sees that tree alone, read-only. ``root`` is the tree's open directory: if
-    another directory has its path by now, nothing is sent. Everything else is as with ``receiver``.
-    """
-    with _connected(
-        arguments,
-        configuration=configuration,
-        port=port,
-        directory=tree,
-        root=root,
-        is_writable=False,
-        capabilities=capabilities.of_sender(configuration.receiving),
-    ) as found:
-        yield found
-
-
-@contextmanager
-def _connected(
+def contained_rsync(
     arguments: Arguments,
     *,
     configuration: StorageConfig,
     port: int,
     directory: Path,
-    is_writable: bool,
     capabilities: Sequence[str] | None,
+    is_writable: bool = False,
     readable: Sequence[Path] = (),
     root: int | None = None,
 ) -> Iterator[SandboxedRsync]:
+    """Yield an rsync that works in ``directory`` and talks to the daemon at the tunnel's ``port``.
+
+    If contained, it sees nothing else of the machine but ``readable``. ``arguments`` makes its argument list from the
+    paths at which it sees these. ``capabilities`` are those that it keeps of root's. ``root`` is the open directory
+    that ``directory`` must be: if another one has its path by now, nothing is sent. The child is started and ended
+    inside the block. After the block no process of a contained rsync is left. Raises DaemonUnreachable if no rsync
+    daemon answers at ``port``, ConfigurationError as ``is_contained`` does.
+    """
     contained = is_contained(configuration.limits)
     with ExitStack() as stack:
         connection = connect(port)
@@ -222,3 +176,39 @@ def _directories_in_system(configuration: StorageConfig) -> list[Path]:
         *(volume.path for volume in configuration.disk.volumes),
     ]
     return [path.resolve() for path in ours if path.resolve().is_relative_to("/usr") and path.is_dir()]
+
+
+_CONNECT_TIMEOUT_SECONDS = 30.0
+_GREETING = b"@RSYNCD:"
+
+
+class DaemonUnreachable(BackupFailed):
+    """No rsync daemon answers behind the tunnel."""
+
+
+def connect(port: int) -> socket.socket:
+    """Return a connection to the rsync daemon behind the tunnel's ``port``. Its greeting is unread, nothing was sent.
+
+    Raises DaemonUnreachable if nobody listens there, or another service does.
+    """
+    try:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_TIMEOUT_SECONDS)
+    except OSError as error:
+        raise DaemonUnreachable(
+            f"nobody listens at port {port} of the tunnel: {error.strerror or error}",
+            hint="the agent's rsync daemon or its ssh ended, or sshd did not let it forward the port",
+        ) from error
+    try:
+        connection.settimeout(_CONNECT_TIMEOUT_SECONDS)
+        greeting = b""
+        # MSG_WAITALL with MSG_PEEK returns when that many bytes are there, or at the end.
+        with suppress(OSError):
+            greeting = connection.recv(len(_GREETING), socket.MSG_PEEK | socket.MSG_WAITALL)
+        if greeting != _GREETING:
+            raise DaemonUnreachable(f"no rsync daemon answers at port {port} of the tunnel")
+        # A timeout makes the socket non-blocking, and the relay shares it.
+        connection.setblocking(True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -27,16 +27,7 @@ from typing import Any, Final
 _WORD: Final = 0xFFFFFFFF
 """The bits of an argument of type int that the kernel reads, whatever a process puts above them."""
 # CLONE_NEW: time, mount, cgroup, uts, ipc, user, process and network namespaces.
-_NEW_NAMESPACE_FLAGS: Final = (
-    0x00000080,
-    0x00020000,
-    0x02000000,
-    0x04000000,
-    0x08000000,
-    0x10000000,
-    0x20000000,
-    0x40000000,
-)
+_NEW_NAMESPACE_FLAGS: Final = (0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 _SOCKET_FAMILIES: Final = (1, 2, 10)
 """AF_UNIX, AF_INET, AF_INET6. The kernel's other families are nothing but attack surface."""
 _SMALL_FAMILIES: Final = 16
@@ -105,76 +96,43 @@ _COMMON = {
     "open_tree_attr": 467,
     "file_setattr": 469,
 }
-_X86_64 = {
-    "ptrace": 101,
-    "syslog": 103,
-    "pivot_root": 155,
-    "chroot": 161,
-    "acct": 163,
-    "mount": 165,
-    "umount2": 166,
-    "swapon": 167,
-    "swapoff": 168,
-    "reboot": 169,
-    "init_module": 175,
-    "delete_module": 176,
-    "quotactl": 179,
-    "kexec_load": 246,
-    "add_key": 248,
-    "request_key": 249,
-    "keyctl": 250,
-    "unshare": 272,
-    "perf_event_open": 298,
-    "open_by_handle_at": 304,
-    "setns": 308,
-    "process_vm_readv": 310,
-    "process_vm_writev": 311,
-    "finit_module": 313,
-    "kexec_file_load": 320,
-    "bpf": 321,
-    "userfaultfd": 323,
+# For each call, its numbers on x86_64 and on aarch64.
+_CALLS = {
+    "ptrace": (101, 117),
+    "syslog": (103, 116),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "acct": (163, 89),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "reboot": (169, 142),
+    "init_module": (175, 105),
+    "delete_module": (176, 106),
+    "quotactl": (179, 60),
+    "kexec_load": (246, 104),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "unshare": (272, 97),
+    "perf_event_open": (298, 241),
+    "open_by_handle_at": (304, 265),
+    "setns": (308, 268),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "finit_module": (313, 273),
+    "kexec_file_load": (320, 294),
+    "bpf": (321, 280),
+    "userfaultfd": (323, 282),
     # It would get notices, and descriptors, of files that anybody opens on a volume.
-    "fanotify_init": 300,
-    "lookup_dcookie": 212,
+    "fanotify_init": (300, 262),
+    "lookup_dcookie": (212, 18),
 }
-_AARCH64 = {
-    "umount2": 39,
-    "mount": 40,
-    "pivot_root": 41,
-    "chroot": 51,
-    "quotactl": 60,
-    "acct": 89,
-    "unshare": 97,
-    "kexec_load": 104,
-    "init_module": 105,
-    "delete_module": 106,
-    "syslog": 116,
-    "ptrace": 117,
-    "reboot": 142,
-    "add_key": 217,
-    "request_key": 218,
-    "keyctl": 219,
-    "swapon": 224,
-    "swapoff": 225,
-    "perf_event_open": 241,
-    "open_by_handle_at": 265,
-    "setns": 268,
-    "process_vm_readv": 270,
-    "process_vm_writev": 271,
-    "finit_module": 273,
-    "bpf": 280,
-    "userfaultfd": 282,
-    "fanotify_init": 262,
-    "lookup_dcookie": 18,
-    "kexec_file_load": 294,
-}
-_CALLS: Final = tuple(_X86_64)
+_CONDITIONAL_CALLS = {"clone": (56, 220), "socket": (41, 198), "ioctl": (16, 29), "madvise": (28, 233)}
 _COMMON_CLONE3: Final = 435
-# For each machine name: audit architecture, and the call numbers that differ between processors.
-_ARCHITECTURES = {
-    "x86_64": (0xC000003E, {**_X86_64, "clone": 56, "socket": 41, "ioctl": 16, "madvise": 28}),
-    "aarch64": (0xC00000B7, {**_AARCH64, "clone": 220, "socket": 198, "ioctl": 29, "madvise": 233}),
-}
+# For each machine name: its audit architecture, and the position of its numbers in the tables.
+_ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
 
 def rules(machine: str) -> Iterator[SyscallRule]:
@@ -305,13 +263,18 @@ _ARGUMENT_BYTES: Final = 8
 _X32_BIT: Final = 0x40000000
 
 
+def call_numbers(machine: str) -> dict[str, int]:
+    """Return the number of each call of the rules on a processor that the table has."""
+    place = _ARCHITECTURES[machine][1]
+    numbers = {call: each[place] for call, each in {**_CALLS, **_CONDITIONAL_CALLS}.items()}
+    return {**numbers, **_COMMON, "clone3": _COMMON_CLONE3}
+
+
 def table_filter(machine: str) -> bytes | None:
     """Return the filter compiled from the table. None if the table does not have the processor."""
-    known = _ARCHITECTURES.get(machine)
-    if known is None:
+    if machine not in _ARCHITECTURES:
         return None
-    architecture, numbers = known
-    numbers = {**numbers, **_COMMON, "clone3": _COMMON_CLONE3}
+    architecture, numbers = _ARCHITECTURES[machine][0], call_numbers(machine)
     steps = [
         (_LOAD_WORD, 0, 0, _ARCHITECTURE_OFFSET),
         (_JUMP_EQUAL, 1, 0, architecture),

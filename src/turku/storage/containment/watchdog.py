@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,15 +21,15 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.command import Child
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.errors import BackupFailed
-from turku.storage.containment import processes, quota
+from turku.storage.containment import limits, processes
 from turku.storage.containment.limits import (
-    FreeSpace,
     RunLimits,
     SpaceLimitExceeded,
     free_space,
     reserve_violation,
 )
 from turku.storage.fs import disk_usage
+from turku.storage.fs.disk_usage import VolumeSpace
 
 _CHECK_SECONDS: Final = 0.5
 _NO_INODES_CHECK_SECONDS: Final = 60.0
@@ -90,7 +90,7 @@ class Watchdog:
 
         A short run may end before its first check. The space that the volume lost meanwhile then counts for it.
         """
-        return max(self.written_bytes, self._before.free_bytes - free_space(self._tree).free_bytes)
+        return max(self.written_bytes, self._before.available_bytes - free_space(self._tree).available_bytes)
 
     def _space_violation(self) -> str | None:
         now = free_space(self._tree)
@@ -103,16 +103,16 @@ class Watchdog:
         limit = self._limits.bytes
         written = self.written_bytes
         if self._limits.shares_bytes and self._machine_dir is not None:
-            written = quota.RUNS.written_bytes(self._machine_dir) - self._limits.counted_bytes
+            written = limits.RUNS.written_bytes(self._machine_dir) - self._limits.counted_bytes
         if limit is not None and written + self._spooled_bytes() > limit:
             return f"it wrote more than {limit} bytes ({self._limits.bytes_reason})"
         return None
 
-    def _count_violation(self, now: FreeSpace) -> str | None:
+    def _count_violation(self, now: VolumeSpace) -> str | None:
         limits = self._limits
-        alarm = limits.bytes is not None and self._reference.free_bytes - now.free_bytes > limits.bytes
+        alarm = limits.bytes is not None and self._reference.available_bytes - now.available_bytes > limits.bytes
         if limits.files is not None and not alarm:
-            if now.total_inodes:
+            if self._reference.free_inodes is not None and now.free_inodes is not None:
                 alarm = self._reference.free_inodes - now.free_inodes > limits.files
             else:
                 alarm = self._clock.monotonic_seconds() - self._counted > _NO_INODES_CHECK_SECONDS
@@ -127,11 +127,6 @@ class Watchdog:
         if limits.files is not None and new_files > limits.files:
             return f"it made more than {limits.files} files (max_run_files)"
         return self._bytes_violation()
-
-
-def counting(machine_dir: Path, watchdog: Watchdog) -> AbstractContextManager[None]:
-    """Count the run, for the length of the block, where the machine's other runs share its bytes."""
-    return quota.RUNS.counting(machine_dir, watchdog)
 
 
 def wait_for(child: Child, watchdog: Watchdog, cancellation: Cancellation = NEVER) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 from turku.core import durable
@@ -13,54 +12,22 @@ from turku.errors import NoVolume
 from turku.policy import names
 from turku.storage.config.model import StorageConfig, StorageState, Volume
 from turku.storage.disk import volume_marks
+from turku.storage.fs import disk_usage
 from turku.storage.fs import tree as fs
+from turku.storage.fs.disk_usage import VolumeSpace
 
 _MIB = 1024 * 1024
 _LOG = logging.getLogger(__name__)
 _RANDOM = secrets.SystemRandom()
 
 
-@dataclass(frozen=True)
-class VolumeSpace:
-    """The space of a volume's file system at one moment."""
-
-    device: int
-    total_bytes: int
-    available_bytes: int
-    """The space that this process's user may still fill."""
-    used_percent: float
-    """The percentage that df shows: of what users may fill, without root's reserve."""
-    inodes_used_percent: float = 0.0
-    """The same percentage of inodes, which a tree of small files uses up first. 0 where inodes are not counted."""
-
-    @property
-    def fullness_percent(self) -> float:
-        """Return the percentage used of space or of inodes, whichever is scarcer."""
-        return max(self.used_percent, self.inodes_used_percent)
-
-
 def volume_space(volume: Volume) -> VolumeSpace | None:
     """Return the space of the volume's file system, or None, with a warning, if the directory is missing."""
     try:
-        with fs.opened(volume.path) as directory:
-            device = os.fstat(directory).st_dev
-            status = os.fstatvfs(directory)
+        return disk_usage.volume_space(volume.path)
     except OSError as error:
         _LOG.warning("volume %s: %s cannot be read: %s", volume.name, volume.path, error.strerror)
         return None
-    used = status.f_blocks - status.f_bfree
-    inodes_used = status.f_files - status.f_ffree
-    return VolumeSpace(
-        device=device,
-        total_bytes=status.f_blocks * status.f_frsize,
-        available_bytes=status.f_bavail * status.f_frsize,
-        used_percent=_percent(used, used + status.f_bavail, otherwise=100.0),
-        inodes_used_percent=_percent(inodes_used, inodes_used + status.f_favail, otherwise=0.0),
-    )
-
-
-def _percent(used: int, fillable: int, *, otherwise: float) -> float:
-    return 100 * used / fillable if fillable else otherwise
 
 
 def space(configuration: StorageConfig) -> tuple[float, float]:

@@ -11,12 +11,14 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from turku.core.filesystem import holes
+from turku.core.filesystem import holes, openat2
 from turku.core.filesystem.directory_tree import DirectoryTree, WalkEntry, open_file_in
 from turku.storage.fs import clone
+from turku.storage.fs import tree as fs
 
 _FIEMAP = 0xC020660B
 _HEADER = struct.Struct("=QQIIII")
@@ -28,6 +30,52 @@ BLOCK_BYTES = 512
 _SPANS_LIMIT = 100_000
 _MINIMUM_CHECKED_BYTES = 1024 * 1024
 """The size below which a file counts whole, as its holes do not matter."""
+
+
+@dataclass(frozen=True)
+class VolumeSpace:
+    """The space of a file system at one moment."""
+
+    device: int
+    total_bytes: int
+    available_bytes: int
+    """The space that this process's user may still fill."""
+    used_percent: float
+    """The percentage that df shows: of what users may fill, without root's reserve."""
+    inodes_used_percent: float = 0.0
+    """The same percentage of inodes, which a tree of small files uses up first. 0 where inodes are not counted."""
+    free_inodes: int | None = None
+    """None where inodes are not counted."""
+
+    @property
+    def fullness_percent(self) -> float:
+        """The percentage used of space or of inodes, whichever is scarcer."""
+        return max(self.used_percent, self.inodes_used_percent)
+
+    @property
+    def free_percent(self) -> float:
+        """The free percentage of space or of inodes, whichever is scarcer."""
+        return 100 - self.fullness_percent
+
+
+def volume_space(path: Path) -> VolumeSpace:
+    """Return the space of the file system that holds the directory. Raises OSError."""
+    with fs.opened(path, openat2.HANDLE) as directory:
+        device = os.fstat(directory).st_dev
+        status = os.fstatvfs(directory)
+    used, inodes_used = status.f_blocks - status.f_bfree, status.f_files - status.f_ffree
+    return VolumeSpace(
+        device=device,
+        total_bytes=status.f_blocks * status.f_frsize,
+        available_bytes=status.f_bavail * status.f_frsize,
+        used_percent=_percent(used, used + status.f_bavail, otherwise=100.0),
+        inodes_used_percent=_percent(inodes_used, inodes_used + status.f_favail, otherwise=0.0),
+        free_inodes=status.f_favail if status.f_files else None,
+    )
+
+
+def _percent(used: int, fillable: int, *, otherwise: float) -> float:
+    return 100 * used / fillable if fillable else otherwise
 
 
 class BlockExtent(NamedTuple):

@@ -139,12 +139,6 @@ def read_file(path: Path, *, limit_bytes: int) -> bytes:
         return durable.read_regular_file_in(directory, _name(path), limit_bytes=limit_bytes)
 
 
-def volume_status(path: Path) -> os.statvfs_result:
-    """Return the space of the file system that holds the directory. Raises OSError."""
-    with opened(path, _HANDLE) as directory:
-        return os.statvfs(directory)
-
-
 # --- changing
 
 

@@ -24,7 +24,7 @@ from turku.errors import CommandFailed, TurkuError
 from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
 from turku.storage.config.model import IntegrityConfig, StorageConfig
-from turku.storage.containment import availability, bubblewrap, sandbox
+from turku.storage.containment import bubblewrap, sandbox
 from turku.storage.containment.capabilities import DEVICE_CAPABILITY, FILE_CAPABILITY, OWNER_CAPABILITIES
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourceDirectory
@@ -165,7 +165,7 @@ class _DrillRun:
     def _file_system(self) -> FileSystemSupport:
         """Return what a contained rsync can keep in the scratch directory."""
         system = probe_file_system(self._configuration, self._directory)
-        if not (system.privileged_attributes and availability.is_contained(self._configuration.limits)):
+        if not (system.privileged_attributes and bubblewrap.is_contained(self._configuration.limits)):
             return system
         # It does not get what root needs to read all files: the drill shows that files can be restored.
         return replace(system, privileged_attributes=(_FILE_CAPABILITIES,))
@@ -266,7 +266,7 @@ class _DrillRun:
         """
         configuration = self._configuration
         working_directory = self._directory if opened is None else Path(f"/proc/self/fd/{opened}")
-        if availability.is_contained(configuration.limits):
+        if bubblewrap.is_contained(configuration.limits):
             # It sees only what is restored and the target, so the right to read and write all of that harms nobody.
             held = (*OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH", *capabilities)
             argv = bubblewrap.wrap(
@@ -275,7 +275,7 @@ class _DrillRun:
                 writable={str(self._directory): self._directory},
                 directory=directory,
                 capabilities=held if os.geteuid() == 0 else None,
-                options=availability.sandbox_availability(configuration.limits).options,
+                options=bubblewrap.sandbox_availability(configuration.limits).options,
             )
         with command.start(argv, working_directory=working_directory, extra_environment=extra_environment) as child:
             code = child.wait(timeout_seconds)

@@ -25,7 +25,7 @@ from turku.protocol.integrity_messages import DamagedFile, SourceIntegrity
 from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
 from turku.storage.config.model import ReceivingConfig, StorageConfig, StorageState
-from turku.storage.containment import child_output, limits, sandbox, watchdog
+from turku.storage.containment import capabilities, limits, processes, sandbox, watchdog
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
@@ -112,7 +112,7 @@ def after_backup(
         return ()
     try:
         # If one name of a file is not trusted, none is.
-        others = find_other_names(place.tree(snapshot), compared.altered)
+        others = find_other_names(place.tree(snapshot), compared.altered) or ()
         damage.note_altered(place, [*compared.altered, *others])
     except (TurkuError, OSError) as error:
         _LOG.warning("%s: the next backup does not know which files to fetch anew: %s", place.source, error)
@@ -195,19 +195,18 @@ def _differing(
         bounds = replace(bounds, seconds=min(bounds.seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
         system = probe_file_system(configuration, place.machine_dir)
         with (
-            sandbox.receiver(
+            sandbox.contained_rsync(
                 lambda seen: _arguments(configuration.receiving, daemon, seen(listing), system),
                 configuration=configuration,
                 port=daemon.port,
-                fake_super=system.fake_super,
+                capabilities=capabilities.of_receiver(configuration.receiving, fake_super=system.fake_super),
                 directory=tree,
-                is_writable=False,
                 readable=[listing],
             ) as receiver,
             receiver.start(password=daemon.password) as child,
         ):
             watch = watchdog.Watchdog(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
-            with child_output.output_reader(
+            with processes.output_reader(
                 child, lambda stream: _read(stream, looked_at, found), timeout_seconds=_READ_TIMEOUT_SECONDS
             ):
                 code = watchdog.wait_for(child, watch, cancellation)

@@ -38,7 +38,7 @@ from turku.protocol.restore_messages import (
 )
 from turku.storage.catalog import CatalogEntry, Scope
 from turku.storage.config.model import LimitsConfig, StorageConfig, StorageState
-from turku.storage.containment import availability, sandbox
+from turku.storage.containment import bubblewrap, sandbox
 from turku.storage.restore import snapshot_lookup
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.restore.recorded_entries import RecordedEntries
@@ -146,7 +146,7 @@ def _too_long(configuration: LimitsConfig, snapshot: SnapshotTree, paths: Iterab
     long = [path for path in paths if len(path) > _SHORT_BYTES]
     if not long:
         return ()
-    directory = sandbox.WORKING_DIRECTORY if availability.is_contained(configuration) else snapshot.path
+    directory = sandbox.WORKING_DIRECTORY if bubblewrap.is_contained(configuration) else snapshot.path
     limit = _ARGUMENT_LIMIT_BYTES - len(os.fsencode(directory)) - 1
     return tuple(path for path in long if len(path) > limit)
 

@@ -41,12 +41,12 @@ from turku.protocol.restore_messages import (
     wire_path,
 )
 from turku.storage.config.model import ReceivingConfig, StorageConfig
-from turku.storage.containment import child_output, sandbox
+from turku.storage.containment import capabilities, processes, sandbox
 from turku.storage.restore import plan
 from turku.storage.restore.plan import LostPaths, PreparedRestore
 from turku.storage.restore.recorded_entries import RecordedEntries, is_fake_super
 from turku.storage.restore.snapshot_lookup import SnapshotTree
-from turku.storage.rsync import change_log, exit_codes, messages
+from turku.storage.rsync import change_log, messages
 from turku.storage.rsync.change_log import ItemizedLine
 from turku.storage.rsync.request import (
     CONNECT_TIMEOUT_SECONDS,
@@ -55,6 +55,7 @@ from turku.storage.rsync.request import (
     should_compress,
     should_list_first,
 )
+from turku.storage.rsync.result import exit_status
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
@@ -94,10 +95,11 @@ def push(
     lost = LostPaths()
     with (
         bounded_log(_LOG, snapshot.place.source, kind=messages.kind_of) as log,
-        sandbox.sender(
+        sandbox.contained_rsync(
             lambda _seen: arguments(configuration.receiving, restore, port=port, username=credentials.username),
             configuration=configuration,
-            tree=snapshot.path,
+            directory=snapshot.path,
+            capabilities=capabilities.of_sender(configuration.receiving),
             root=restore.root,
             port=port,
         ) as sender,
@@ -106,13 +108,13 @@ def push(
             on_line=lambda line: log(line) if line else None,
         ) as child,
     ):
-        with child_output.output_reader(
+        with processes.output_reader(
             child, lambda stream: _report(configuration, restore, answers, stream, others, lost=lost)
         ):
             exit_code = child.wait(configuration.limits.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
         # The machine does not learn where the tree lies. The tree of an unchanged source has another snapshot's name.
         last_lines = [line.replace(str(snapshot.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
-    meaning = exit_codes.exit_status(exit_code).meaning
+    meaning = exit_status(exit_code).meaning
     too_long = [wire_path(path) for path in restore.long_paths]
     answers.send(RestoreEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count, too_long=too_long))
     if lost.count:

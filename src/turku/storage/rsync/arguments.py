@@ -24,9 +24,9 @@ from turku.storage.rsync.request import (
     RsyncDaemon,
     TransferOptions,
     TransferScope,
+    Workspace,
     require_valid_username,
 )
-from turku.storage.rsync.workspace import Workspace
 
 
 def arguments(

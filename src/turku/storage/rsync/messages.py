@@ -53,36 +53,22 @@ class MessageKind(StrEnum):
     @property
     def is_missing_entry(self) -> bool:
         """True if the entry, or its current content on the sending side, did not arrive."""
-        return self in _MISSING
-
-    @property
-    def is_metadata(self) -> bool:
-        """True if the entry arrived without its owner, permissions, times, attributes or ACL."""
-        return self in _METADATA
+        return self not in _PRESENT
 
 
-_MISSING = frozenset(
+_PRESENT = frozenset(
     {
-        MessageKind.UNREADABLE_FILE,
-        MessageKind.UNREADABLE_DIRECTORY,
-        MessageKind.UNREADABLE_ENTRY,
-        MessageKind.READ_ERROR,
-        MessageKind.TRUNCATED,
-        MessageKind.VANISHED,
-        MessageKind.NAME_TOO_LONG,
-        MessageKind.NOT_REGULAR,
-        MessageKind.NOT_VERIFIED,
-        MessageKind.WRITE,
-        MessageKind.DIRECTORY,
-        MessageKind.SPECIAL_FILE,
-        MessageKind.SYMLINK,
-        MessageKind.HARD_LINK,
-        MessageKind.CONTENTS_SKIPPED,
+        MessageKind.OWNER,
+        MessageKind.PERMISSIONS,
+        MessageKind.TIMES,
+        MessageKind.ATTRIBUTE,
+        MessageKind.ACL,
+        MessageKind.DELETION,
+        MessageKind.DELETION_SKIPPED,
+        MessageKind.RETRIED,
     }
 )
-_METADATA = frozenset(
-    {MessageKind.OWNER, MessageKind.PERMISSIONS, MessageKind.TIMES, MessageKind.ATTRIBUTE, MessageKind.ACL}
-)
+"""Kinds of errors of entries that arrived, or that should not exist."""
 
 
 class Side(StrEnum):
@@ -108,8 +94,6 @@ class Message:
     """The path for people, printable and bounded. Empty if the message has none."""
     reason: str
     """The error text of the system or of rsync, printable and bounded."""
-    error_number: int | None = None
-    """The ``errno`` that rsync prints, as the side's own system numbers it."""
 
 
 _QUOTED = rb'"(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))?'
@@ -227,7 +211,6 @@ def _message(
         path=path,
         shown_path=_shown(path if path is not None else printed or b"", SHOWN_PATH_LIMIT),
         reason=_shown(groups.get("reason") or b"", REASON_LIMIT),
-        error_number=number,
     )
 
 

@@ -6,28 +6,115 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from turku.core import command
 from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
+from turku.core.line_reading import lines_of
+from turku.core.log import one_line
 from turku.errors import TurkuError
 from turku.storage.config.model import StorageConfig
-from turku.storage.containment import availability, quota, sandbox
-from turku.storage.containment.child_output import output_reader
+from turku.storage.containment import bubblewrap, capabilities, limits, sandbox
 from turku.storage.containment.limits import RunLimits
-from turku.storage.containment.watchdog import Watchdog, counting, wait_for
+from turku.storage.containment.processes import output_reader
+from turku.storage.containment.watchdog import Watchdog, wait_for
 from turku.storage.fs import tree as fs
-from turku.storage.rsync import exit_codes, messages, stats
+from turku.storage.rsync import change_log, messages, stats
 from turku.storage.rsync.arguments import arguments
 from turku.storage.rsync.change_log import ItemizedLine
+from turku.storage.rsync.file_errors import FileErrors
 from turku.storage.rsync.file_system_support import FileSystemSupport
-from turku.storage.rsync.output import OutputReader
-from turku.storage.rsync.request import WHOLE_SOURCE, RsyncDaemon, TransferOptions, TransferScope
-from turku.storage.rsync.result import TransferResult
-from turku.storage.rsync.workspace import Workspace
+from turku.storage.rsync.request import WHOLE_SOURCE, RsyncDaemon, TransferOptions, TransferScope, Workspace
+from turku.storage.rsync.result import TransferResult, exit_status
+
+_STATISTICS = (
+    "Number of ",
+    "Total ",
+    "Literal data:",
+    "Matched data:",
+    "File list ",
+    "sent ",
+    "total size is ",
+)
+
+
+class OutputReader:
+    """Parses the output of one rsync run."""
+
+    def __init__(
+        self,
+        module: str,
+        suffixes: stats.SuffixCounter,
+        on_entry: Callable[[ItemizedLine], None],
+        *,
+        has_targets: bool,
+        directory: bytes,
+    ) -> None:
+        """``on_entry`` is called for each line about an entry. ``directory`` is the directory in which rsync works."""
+        self.suffixes = suffixes
+        self.statistics: deque[str] = deque(maxlen=command.KEPT_LINES)
+        self.others: deque[str] = deque(maxlen=command.KEPT_LINES)
+        self.all_lines_parsed = True
+        self.skipped_devices = 0
+        self.file_errors = FileErrors()
+        self.marker = change_log.random_marker()
+        self._directory = directory
+        self._module = module
+        self._on_entry = on_entry
+        self._has_targets = has_targets
+        self._is_abandoned = False
+
+    def abandon(self) -> None:
+        """Make ``read`` return without reading the rest."""
+        self._is_abandoned = True
+
+    def add_message(self, raw: bytes) -> None:
+        """Parse a line that may be about a single entry, from either stream."""
+        self.file_errors.parse_line(raw, directory=self._directory)
+
+    def read(self, stream: IO[bytes]) -> None:
+        """Read the stream to its end."""
+        try:
+            for raw in lines_of(stream, limit_bytes=change_log.LINE_LIMIT_BYTES):
+                if self._is_abandoned:
+                    return
+                self._parse(raw)
+        except Exception:
+            # rsync would wait forever if nobody read its output.
+            self.all_lines_parsed = False
+            _LOG.exception("%s: parsing rsync's output failed, the rest of it is ignored", self._module)
+            while stream.read(65536):
+                pass
+
+    def _parse(self, raw: bytes) -> None:
+        if not raw.endswith(b"\n"):
+            # rsync's next line may continue where a machine's message ends.
+            self.all_lines_parsed = False
+        if self.marker in raw:
+            line = change_log.parse(raw, self.marker, has_targets=self._has_targets)
+            if line is None:
+                self.all_lines_parsed = False
+                return
+            self._on_entry(line)
+            if line.is_new_file:
+                self.suffixes.add(line.path)
+            return
+        text = one_line(raw.rstrip(b"\r\n"))
+        if text.startswith(_STATISTICS):
+            self.statistics.append(text)
+        elif messages.is_not_regular(text):
+            # FIFOs and sockets are kept, so this is a device.
+            self.skipped_devices += 1
+        elif text:
+            self.add_message(raw)
+            self.others.append(text)
+            _LOG.debug("%s: %s", self._module, text)
+
 
 _LAST_LINES_TIMEOUT_SECONDS = 5.0
 _WRITE_BACK_SECONDS = 3.0
@@ -69,7 +156,7 @@ def run(
     level = logging.INFO if options.stop_after_minutes else logging.WARNING
     with (
         bounded_log(_LOG, daemon.module, level=level, kind=messages.kind_of) as log,
-        sandbox.receiver(
+        sandbox.contained_rsync(
             lambda path_in_sandbox: arguments(
                 configuration.receiving.rsync_command,
                 daemon,
@@ -82,8 +169,11 @@ def run(
             ),
             configuration=configuration,
             port=daemon.port,
-            fake_super=support.fake_super,
-            keeps_privileged_attributes=bool(support.privileged_attributes) and scope.compares_attributes,
+            capabilities=capabilities.of_receiver(
+                configuration.receiving,
+                fake_super=support.fake_super,
+                keeps_privileged_attributes=bool(support.privileged_attributes) and scope.compares_attributes,
+            ),
             directory=workspace.directory,
             is_writable=not scope.is_dry_run,
             readable=workspace.basis if scope.files_from is None else (*workspace.basis, scope.files_from),
@@ -108,10 +198,10 @@ def run(
                 exit_code, is_read = _watched(child, output, watchdog, machine_dir, cancellation)
         finally:
             if not scope.is_dry_run:
-                quota.record_usage(configuration, machine_dir, watchdog.total_written_bytes())
+                limits.record_usage(configuration, machine_dir, watchdog.total_written_bytes())
         last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
     return TransferResult(
-        exit_codes.exit_status(exit_code),
+        exit_status(exit_code),
         tuple(output.statistics),
         tuple(last_lines),
         output.suffixes,
@@ -125,7 +215,7 @@ def run(
 
 def _directory_in_sandbox(configuration: StorageConfig, workspace: Workspace) -> bytes:
     """Return the working directory as rsync sees it."""
-    is_contained = availability.sandbox_availability(configuration.limits).is_used
+    is_contained = bubblewrap.sandbox_availability(configuration.limits).is_used
     return os.fsencode(sandbox.WORKING_DIRECTORY if is_contained else workspace.directory)
 
 
@@ -137,7 +227,7 @@ def _watched(
         output_reader(
             child, output.read, abandon=output.abandon, timeout_seconds=_LAST_LINES_TIMEOUT_SECONDS
         ) as reader,
-        counting(machine_dir, watchdog),
+        limits.RUNS.counting(machine_dir, watchdog),
     ):
         exit_code = wait_for(child, watchdog, cancellation)
     return exit_code, not reader.is_alive()

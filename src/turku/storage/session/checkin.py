@@ -37,7 +37,7 @@ from turku.storage.backup.run import back_up
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import machine_links, volumes
 from turku.storage.registration.coordinator import Coordinator
-from turku.storage.session import volume_slots
+from turku.storage.session import session_slots
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 from turku.storage.session.heartbeat import Heartbeat
 
@@ -185,7 +185,7 @@ class Checkin:
         begin = self.clock.now().timestamp()
         has_begun = False
         try:
-            with volume_slots.volume_slot(
+            with session_slots.volume_slot(
                 self.configuration, job.machine_dir, clock=self.clock, cancellation=self.agent
             ):
                 has_begun = True

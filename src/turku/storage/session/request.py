@@ -41,16 +41,13 @@ def read(
     """
     deadline = clock.monotonic_seconds() + timeout_seconds
     received = bytearray()
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
     while True:
-        remaining = deadline - clock.monotonic_seconds()
-        if remaining <= 0 or not poll.poll(remaining * 1000):
+        chunk = _read_by(deadline, descriptor, _CHUNK_BYTES, clock)
+        if chunk is None:
             raise MalformedMessage(
                 f"the request did not end within {timeout_seconds:g} s",
                 hint="it is JSON, ended by a line with a single '.'",
             )
-        chunk = os.read(descriptor, _CHUNK_BYTES)
         # The last line may have begun in an earlier chunk.
         start = max(0, len(received) - 3)
         received += chunk
@@ -74,13 +71,11 @@ def kind_of(content: bytes) -> SessionKind | None:
     except (ValueError, RecursionError):
         return None
     action = request.get("action") if isinstance(request, dict) else None
+    if not isinstance(action, str):
+        return None
     if action in HISTORY_ACTIONS:
         return SessionKind.HISTORY
-    return (
-        {"checkin": SessionKind.CHECKIN, "restore": SessionKind.RESTORE}.get(action)
-        if isinstance(action, str)
-        else None
-    )
+    return {"checkin": SessionKind.CHECKIN, "restore": SessionKind.RESTORE}.get(action)
 
 
 def parse(content: bytes, kind: SessionKind | None) -> SessionRequest | HistoryRequest:
@@ -106,17 +101,22 @@ def read_go(descriptor: int, *, timeout_seconds: float, clock: Clock = SYSTEM_CL
     deadline = clock.monotonic_seconds() + timeout_seconds
     line = GO + b"\n"
     received = b""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
     while len(received) < len(line):
-        remaining = deadline - clock.monotonic_seconds()
-        if remaining <= 0 or not poll.poll(remaining * 1000):
+        chunk = _read_by(deadline, descriptor, len(line) - len(received), clock)
+        if chunk is None:
             raise RestoreFailed(
                 f"nobody confirmed the restore within {timeout_seconds:g} s of its plan",
                 hint="ask for it again; nothing was written",
             )
-        chunk = os.read(descriptor, len(line) - len(received))
         if not chunk:
             return False
         received += chunk
     return received == line
+
+
+def _read_by(deadline: float, descriptor: int, limit_bytes: int, clock: Clock) -> bytes | None:
+    """Return what comes next, empty at the end of the input. None if nothing comes until the deadline."""
+    remaining = deadline - clock.monotonic_seconds()
+    if remaining <= 0 or not select.select([descriptor], [], [], remaining)[0]:
+        return None
+    return os.read(descriptor, limit_bytes)

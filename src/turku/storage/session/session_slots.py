@@ -1,4 +1,4 @@
-"""Limits on simultaneous sessions, of one machine and of all, held by locks that a killed session leaves free.
+"""Limits on simultaneous sessions and on writers of a volume, held by locks that a killed session leaves free.
 
 A session takes one slot before it reads its request, and another one of the request's kind before it serves it.
 Without them one machine's key could fill the storage's memory (threats M11).
@@ -6,16 +6,22 @@ Without them one machine's key could fill the storage's memory (threats M11).
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from turku.core import lock
+from turku.core.cancellation import NEVER, Cancellation
+from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import LockHeld
 from turku.storage.config.defaults import DEFAULT_HISTORY_SESSIONS, DEFAULT_VAR_DIR
+
+if TYPE_CHECKING:
+    from turku.storage.config.model import StorageConfig
 
 RESTORE_SESSIONS: Final = 2
 """Restores of one machine: one that is running, and one whose broken connection was not noticed yet."""
@@ -131,3 +137,52 @@ def _text(value: Any, default: str) -> str:
 
 def _count(value: Any, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+
+
+WAIT_SECONDS: Final = 60.0
+"""The time that a source, and its machine, wait for a slot."""
+_CHECK_SECONDS: Final = 0.5
+
+
+@contextmanager
+def volume_slot(
+    configuration: StorageConfig,
+    machine_dir: Path,
+    *,
+    wait_seconds: float = WAIT_SECONDS,
+    clock: Clock = SYSTEM_CLOCK,
+    cancellation: Cancellation = NEVER,
+) -> Iterator[None]:
+    """Hold a slot of the machine's volume for the backup of one source.
+
+    Raises LockHeld if none becomes free in time, and whatever ``cancellation`` raises.
+    """
+    count = configuration.sessions.volume_slots
+    if count is None:
+        yield
+        return
+    names = [f"volume-{_key(machine_dir)}-{number}" for number in range(count)]
+    deadline = clock.monotonic_seconds() + wait_seconds
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock.one_of(configuration.state.lock_dir, names))
+                break
+            except LockHeld:
+                if clock.monotonic_seconds() >= deadline:
+                    raise _busy(count) from None
+            cancellation.check()
+            clock.sleep(_CHECK_SECONDS)
+        yield
+
+
+def _busy(count: int) -> LockHeld:
+    return LockHeld(
+        f"its volume is busy: {count} backup{'' if count == 1 else 's'} write to it already (volume_slots)",
+        hint="it stays due, and is done at a later ping",
+    )
+
+
+def _key(machine_dir: Path) -> str:
+    """Return a file name for the volume, because its path may contain any character and be long."""
+    return hashlib.sha256(bytes(machine_dir.parent)).hexdigest()[:16]

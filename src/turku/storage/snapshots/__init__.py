@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from turku.storage.snapshots.btrfs import Btrfs
-from turku.storage.snapshots.in_place import InPlace
-from turku.storage.snapshots.link_dest import LinkDest
-from turku.storage.snapshots.mode import SnapshotMode
-from turku.storage.snapshots.mode_selection import choose
-from turku.storage.snapshots.reflink import Reflink
+from turku.storage.snapshots.block_sharing import Btrfs, Reflink
+from turku.storage.snapshots.mode import InPlace, LinkDest, SnapshotMode
 
 MODES: dict[str, type[SnapshotMode]] = {mode.name: mode for mode in (LinkDest, InPlace, Btrfs, Reflink)}
 
-__all__ = ["MODES", "SnapshotMode", "choose"]
+__all__ = ["MODES", "SnapshotMode"]

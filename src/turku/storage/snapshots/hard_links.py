@@ -13,18 +13,15 @@ FILES_LIMIT = 200_000
 """The number of files whose other names are searched at once."""
 
 
-class TooManyFiles(Exception):
-    """There are too many files to search for their other names."""
-
-
-def find_other_names(tree: Path, paths: Iterable[bytes]) -> set[bytes]:
+def find_other_names(tree: Path, paths: Iterable[bytes]) -> set[bytes] | None:
     """Return the other paths in the tree that are the same file as one of ``paths``.
 
-    A file that snapshots share has further names outside the tree. Raises TooManyFiles, OSError.
+    A file that snapshots share has further names outside the tree. Returns None if there are
+    too many files to search for. Raises OSError.
     """
     given = set(paths)
     if len(given) > FILES_LIMIT:
-        raise TooManyFiles
+        return None
     with DirectoryTree(tree) as opened:
         wanted = set()
         for path in given:
