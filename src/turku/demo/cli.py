@@ -8,70 +8,34 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from turku import __version__
-from turku.core.cli import entry as entry_point
-from turku.core.cli.arguments import Parser
+from turku.core.cli import entry as program_entry
+from turku.core.cli.program import Argument, Command, Program
+from turku.demo import programs
 from turku.errors import CommandFailed
 
 _DEFAULT_PATHS = (Path("/usr/share/doc"), Path("/usr/share"), Path("/etc"))
 
-_EPILOG = """\
-the programs of Turku, each with --help:
-  on a machine     turku-update-config, turku-agent-ping
-  on a storage     turku-storage-update-config, turku-storage-ping
-  the coordinator  turku-api
-"""
 
-_DEMO = """\
-Back up and restore a real directory on this computer, to see how Turku works.
-
-A coordinator, a storage with an sshd of its own, and a machine are started in a private directory, on loopback
-addresses, as the user you are; nothing of the system is touched. The demo works on a copy of PATH, of at most 20,000
-files and 256 MiB. Everything is ended and removed at the end.
-"""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="turku",
-        description="Backups where neither side can reach into the other.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"turku {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    demo = commands.add_parser(
-        "demo",
-        help="back up and restore a real directory on this computer",
-        description=_DEMO,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    demo.add_argument("path", nargs="?", type=Path, metavar="PATH", help="the directory (default: /usr/share/doc)")
-    demo.add_argument("--keep", action="store_true", help="stay until Ctrl-C, with an account for the admin site")
-    return parser
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code. Raises TurkuError."""
-    parsed = _parser().parse_args(arguments)
-    # Imported late, because --version and --help do not need it.
-    from turku.demo import programs
+def run(options: argparse.Namespace) -> int:
+    """Tell the demo. Raises TurkuError."""
+    programs.require()
+    # These need the coordinator's part, which ``require`` looks for.
     from turku.demo.narrator import Narrator
     from turku.demo.story import Story
 
-    programs.require()
     signal.signal(signal.SIGINT, _interrupt_once)
-    path = (parsed.path or _default_path()).absolute()
+    path = (options.path or _default_path()).absolute()
     with _private_directory() as directory:
         narrator = Narrator()
         narrator.begin(directory, programs.versions())
-        Story(directory, narrator).run(path, keep=parsed.keep)
+        Story(directory, narrator).run(path, keep=options.keep)
     return 0
 
 
@@ -112,6 +76,35 @@ def _interrupt_once(signal_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def entry() -> NoReturn:
-    """Run `turku` as a console script."""
-    entry_point.run(main)
+COMMANDS = (
+    Command(
+        "demo",
+        "Back up and restore a real directory on this computer, to see how Turku works.",
+        run,
+        (
+            ("Back up and restore documentation:", "{prog}"),
+            ("Use another directory, and stay to look around:", "{prog} --keep /etc"),
+        ),
+        (
+            Argument("path", nargs="?", type=Path, metavar="PATH", help="Directory (default: /usr/share/doc)."),
+            Argument("--keep", action="store_true", help="Stay until Ctrl-C, with an account for the admin site."),
+        ),
+        "A coordinator, a storage with an sshd of its own, and a machine are started in a private directory, on "
+        "loopback addresses, as the user you are. Nothing of the system is touched. The demo works on a copy of PATH, "
+        "of at most 20,000 files and 256 MiB. Everything is ended and removed at the end.",
+    ),
+)
+PROGRAM = Program(
+    "turku",
+    "Back up machines so that neither side can reach into the other.",
+    "turku.demo",
+    {"cli": ("demo",)},
+    (
+        ("See all programs at work:", "{prog} demo"),
+        ("See what a machine's program can do:", "turku-agent --help"),
+        ("See what a storage's and the coordinator's can do:", "turku-storage --help && turku-api --help"),
+    ),
+    (),
+)
+main = PROGRAM.main
+entry = partial(program_entry.run, main)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Mapping
-from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
 from typing import Self
 
 from turku.core import command, durable
-from turku.core.clock import SYSTEM_CLOCK
 from turku.core.secret import Secret
 from turku.demo import programs
-from turku.errors import CommandFailed
-
-_START_TIMEOUT_SECONDS = 60.0
 
 
-class PrivateCoordinator:
+class PrivateCoordinator(programs.Server):
     """A running coordinator with a prepared database. A context manager that ends it with its workers.
 
     The database is SQLite in ``state_dir``, unless ``database_url`` names another. ``environment`` adds TURKU_*
@@ -33,9 +28,9 @@ class PrivateCoordinator:
         workers: int = 2,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__()
         self.state_dir = state_dir
         self.database_url = database_url
-        self.port = programs.free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self._workers = workers
         self._environment = {
@@ -45,32 +40,16 @@ class PrivateCoordinator:
             **({"TURKU_DATABASE_URL": database_url} if database_url else {}),
             **(environment or {}),
         }
-        self._stack = ExitStack()
-        self._child: command.Child | None = None
 
     def __enter__(self) -> Self:
         durable.make_private_directory(self.state_dir)
         self.manage("migrate", "--verbosity", "0")
-        self.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.stop()
+        return super().__enter__()
 
     @property
     def admin_url(self) -> str:
         """Address of the admin site."""
         return f"http://127.0.0.1:{self.port}/admin/"
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the server that has the workers, while it runs."""
-        return self._child.pid if self._child else None
-
-    @property
-    def last_lines(self) -> tuple[str, ...]:
-        """Last lines of the server's log."""
-        return self._child.last_lines if self._child else ()
 
     def manage(
         self,
@@ -103,21 +82,7 @@ class PrivateCoordinator:
     def start(self) -> None:
         """Start serving and wait until it answers. Raises CommandFailed."""
         serve = ("serve", "--bind", f"127.0.0.1:{self.port}", "--workers", str(self._workers))
-        with ExitStack() as stack:
-            child = stack.enter_context(
-                command.start([programs.DIRECTORY / "turku-api", *serve], extra_environment=self._environment)
-            )
-            deadline = SYSTEM_CLOCK.monotonic_seconds() + _START_TIMEOUT_SECONDS
-            while not self._answers():
-                if child.poll() is not None or SYSTEM_CLOCK.monotonic_seconds() > deadline:
-                    raise CommandFailed("turku-api serve does not answer", details="\n".join(child.last_lines))
-                SYSTEM_CLOCK.sleep(0.1)
-            self._child = child
-            self._stack = stack.pop_all()
-
-    def stop(self) -> None:
-        """End the server and its workers."""
-        self._stack.close()
+        self._run([programs.DIRECTORY / "turku-api", *serve], self._environment)
 
     def _answers(self) -> bool:
         # Not by the programs' client, which would use a proxy of the environment.

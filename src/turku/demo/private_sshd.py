@@ -7,20 +7,18 @@ import pwd
 import signal
 import socket
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 from turku.core import command, durable
 from turku.core.clock import SYSTEM_CLOCK
 from turku.demo import programs
 from turku.errors import CommandFailed
 
-_START_TIMEOUT_SECONDS = 20.0
 _SESSION_GRACE_SECONDS = 5.0
 
 
-class PrivateSshd:
+class PrivateSshd(programs.Server):
     """A running sshd. A context manager that ends it with its sessions.
 
     It reads ``authorized_keys`` at each login, so the file may be written at any time. ``path`` is the PATH of forced
@@ -35,31 +33,20 @@ class PrivateSshd:
         extra_lines: Sequence[str] = (),
         path: str | None = None,
     ) -> None:
+        super().__init__()
         self.directory = directory
         self.authorized_keys = authorized_keys
-        self.port = programs.free_port()
         self.user = user_name()
         self._extra_lines = tuple(extra_lines)
         self._path = path or f"{programs.DIRECTORY}:{command.environment()['PATH']}"
-        self._stack = ExitStack()
-        self._child: command.Child | None = None
 
     @property
     def host_key(self) -> Path:
         """Path of the public host key."""
         return self.directory / "host_key.pub"
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the listener, while it runs."""
-        return self._child.pid if self._child else None
-
-    @property
-    def last_lines(self) -> tuple[str, ...]:
-        """Last lines of sshd's log."""
-        return self._child.last_lines if self._child else ()
-
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Write the files and start serving. Raises CommandFailed."""
         durable.make_private_directory(self.directory)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -68,25 +55,13 @@ class PrivateSshd:
         durable.write_text(configuration, "\n".join((*self._extra_lines, *self._lines())) + "\n")
         # sshd starts itself again for each connection, and needs its absolute path for that.
         program = programs.find("sshd") or "/usr/sbin/sshd"
-        with ExitStack() as stack:
-            child = stack.enter_context(command.start([program, "-D", "-e", "-f", configuration]))
-            deadline = SYSTEM_CLOCK.monotonic_seconds() + _START_TIMEOUT_SECONDS
-            while not self._answers():
-                if child.poll() is not None:
-                    child.wait(1)  # for its last lines to be read
-                if child.poll() is not None or SYSTEM_CLOCK.monotonic_seconds() > deadline:
-                    raise CommandFailed(
-                        f"{program} does not answer on 127.0.0.1:{self.port}", details="\n".join(child.last_lines)
-                    )
-                SYSTEM_CLOCK.sleep(0.02)
-            self._child = child
-            self._stack = stack.pop_all()
-        return self
+        self._run([program, "-D", "-e", "-f", configuration])
 
-    def __exit__(self, *_error: object) -> None:
+    def stop(self) -> None:
+        """End sshd with its sessions."""
         # Each connection is a session of its own, outside the process group of the listener.
         sessions = _descendants(self._child.pid) if self._child else []
-        self._stack.close()
+        super().stop()
         _end(sessions)
 
     def _lines(self) -> tuple[str, ...]:

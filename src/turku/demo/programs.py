@@ -10,16 +10,21 @@ import shlex
 import shutil
 import socket
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 from turku.core import command
+from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import CommandFailed
 from turku.storage.rsync import version as rsync_version
 
 DIRECTORY = Path(sys.executable).parent
 """Directory in which pip installs commands."""
 TIMEOUT_SECONDS = 600.0
+_START_TIMEOUT_SECONDS = 60.0
 _LOWEST_PORT, _EPHEMERAL_PORT = 10_000, 32_768
 
 _DEBIAN_PACKAGES = {"rsync": "rsync", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "sshd": "openssh-server"}
@@ -111,3 +116,56 @@ def run(
             details="\n".join(printed[-command.KEPT_LINES :]),
         )
     return completed
+
+
+class Server(ABC):
+    """A server on a free loopback port. A context manager that ends it."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._stack = ExitStack()
+        self._child: command.Child | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, while it runs."""
+        return self._child.pid if self._child else None
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """Last lines of the server's log."""
+        return self._child.last_lines if self._child else ()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start serving and wait until it answers. Raises CommandFailed."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Return True when the server answers."""
+
+    def _run(self, argv: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
+        with ExitStack() as stack:
+            child = stack.enter_context(command.start(argv, extra_environment=environment))
+            deadline = SYSTEM_CLOCK.monotonic_seconds() + _START_TIMEOUT_SECONDS
+            while not self._answers():
+                if child.poll() is not None:
+                    child.wait(1)  # for its last lines to be read
+                if child.poll() is not None or SYSTEM_CLOCK.monotonic_seconds() > deadline:
+                    raise CommandFailed(
+                        f"{argv[0]} does not answer on 127.0.0.1:{self.port}", details="\n".join(child.last_lines)
+                    )
+                SYSTEM_CLOCK.sleep(0.02)
+            self._child = child
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """End the server."""
+        self._stack.close()
