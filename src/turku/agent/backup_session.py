@@ -1,4 +1,4 @@
-"""The session with one storage: rsyncd, tunnel, request, and the wait for its end (contract, section 4)."""
+"""Sessions with storages: rsyncd, tunnel, request, and the wait for the end (contract, section 4)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from turku.agent.capture import excluded_paths
 from turku.agent.capture.change_report import ChangeReport
-from turku.agent.config.model import AgentConfig
+from turku.agent.checkin import DueStorage
+from turku.agent.config.model import AgentConfig, SourceConfig
 from turku.agent.rsyncd import serving_daemon
 from turku.agent.rsyncd.config_text import Module
-from turku.agent.tunnel import ssh_tunnel
+from turku.agent.state import var_dir
+from turku.agent.tunnel import ssh_tunnel, trusted_storages
 from turku.agent.tunnel.storage_output import StorageOutput
-from turku.agent.tunnel.trusted_storages import Address
+from turku.agent.tunnel.trusted_storages import Address, checked_address
 from turku.core import command
-from turku.errors import CommandFailed
+from turku.core.log import one_line
+from turku.errors import BackupFailed, CommandFailed, TurkuError
 
 _LOG = logging.getLogger(__name__)
 _STOP_LOOK_SECONDS = 0.2
+_PURPOSE = "ping"
 
 Waiter = Callable[[command.Child, int], int]
 """A function that waits for the end of ssh, given its process and the tunnel's port, and returns its exit code."""
@@ -99,3 +104,125 @@ def wait_for_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.
     finally:
         os.close(descriptor)
     return ssh.wait(1)
+
+
+def back_up(agent: AgentConfig, storages: Sequence[DueStorage]) -> None:
+    """Have a session with each storage, all at the same time. Raises BackupFailed where one failed."""
+    with var_dir.fresh_directory(agent, _PURPOSE) as directory:
+        stop = threading.Event()
+        trusted, refused = _trusted(storages, agent)
+        runs = [
+            _SessionThread(agent, address, sources, directory / str(number), stop)
+            for number, (address, sources) in enumerate(trusted)
+        ]
+        try:
+            # In parallel, so that a slow storage, or one that holds its session open, delays no other.
+            for run in runs:
+                run.start()
+            for run in runs:
+                run.join()
+        finally:
+            stop.set()
+            for run in runs:
+                if run.ident is not None:
+                    run.join()
+    failed = refused + [run.storage_name for run in runs if run.failed]
+    if failed:
+        raise BackupFailed(f"the session with {', '.join(failed)} failed; what was due there stays due")
+
+
+def _trusted(
+    storages: Sequence[DueStorage], agent: AgentConfig
+) -> tuple[list[tuple[Address, tuple[SourceConfig, ...]]], list[str]]:
+    """Return the trusted storages with their due sources, and the names of the others, each of which is logged."""
+    refused: list[str] = []
+    addresses, sources = [], []
+    for storage in storages:
+        try:
+            addresses.append(checked_address(storage.address))
+            sources.append(storage.sources)
+        except TurkuError as error:
+            refused.append(one_line(storage.address.name)[:255])
+            _log_error(error)
+    trusted = []
+    for verdict, address, due in zip(trusted_storages.check_trust(agent, addresses), addresses, sources, strict=True):
+        if isinstance(verdict, TurkuError):
+            refused.append(address.name)
+            _log_error(verdict)
+        else:
+            trusted.append((verdict, due))
+    return trusted, refused
+
+
+class _SessionThread(threading.Thread):
+    """The session with one storage. Its child processes end with it."""
+
+    def __init__(
+        self,
+        agent: AgentConfig,
+        address: Address,
+        sources: tuple[SourceConfig, ...],
+        directory: Path,
+        stop: threading.Event,
+    ) -> None:
+        self.storage_name = address.name
+        super().__init__(name=f"storage {self.storage_name}")
+        self._agent = agent
+        self._address = address
+        self._sources = sources
+        self._directory = directory
+        self._stop_event = stop
+        self.failed = False
+        self._output: StorageOutput | None = None
+
+    def run(self) -> None:
+        try:
+            self._session()
+        except PingEnded:
+            self.failed = True
+        except TurkuError as error:
+            self.failed = True
+            _log_error(error, self._output)
+        except Exception:
+            # An internal error in one session must not end the others. The exit code reports it.
+            self.failed = True
+            _LOG.exception("internal error in the session with %s", self.storage_name)
+
+    def _session(self) -> None:
+        def module(source: SourceConfig) -> Module:
+            found = excluded_paths.find(self._agent.state, source)
+            return Module(
+                source.name,
+                source.path,
+                hidden=found.hidden,
+                emptied=found.emptied,
+                one_file_system=excluded_paths.stays_on_one_file_system(source),
+            )
+
+        withheld = excluded_paths.missing_mounts(self._sources)
+        offered = [source for source in self._sources if source.name not in withheld]
+        self._output = StorageOutput(self.storage_name)
+        self._directory.mkdir(mode=0o700)
+        run(
+            self._agent,
+            self._address,
+            [module(source) for source in offered],
+            action="checkin",
+            directory=self._directory,
+            output=self._output,
+            watch=lambda ssh, _port: wait_for_end(
+                ssh, timeout_seconds=self._agent.tunnel.session_timeout_seconds, stop=self._stop_event
+            ),
+            withheld=withheld,
+        )
+        names = ", ".join(source.name for source in offered)
+        _LOG.info("the session with storage %s for %s is over", self.storage_name, names)
+
+
+def _log_error(error: TurkuError, output: StorageOutput | None = None) -> None:
+    _LOG.error("%s", error.message)
+    for line in error.details.splitlines():
+        if output is None or not output.has_shown(line):
+            _LOG.error("  | %s", line)
+    if error.hint:
+        _LOG.error("  hint: %s", error.hint)

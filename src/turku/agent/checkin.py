@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import UnsetType
 
-from turku.agent.config.model import AgentConfig
-from turku.agent.config.sources import SourceConfig
+from turku.agent.config.model import AgentConfig, SourceConfig
 from turku.agent.identity import machine_identity
 from turku.protocol.messages import (
     AgentPingCheckinAnswer,

@@ -11,8 +11,9 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from turku.agent import backup_session, checkin
 from turku.agent.config.model import AgentConfig, RestoreConfig
@@ -21,7 +22,7 @@ from turku.agent.identity.machine_identity import Identity
 from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.agent.rsyncd import nodev_mount
 from turku.agent.rsyncd.config_text import Module
-from turku.agent.state import runtime_directory, var_dir
+from turku.agent.state import var_dir
 from turku.agent.tunnel import trusted_storages
 from turku.agent.tunnel.storage_output import StorageOutput
 from turku.agent.tunnel.trusted_storages import Address, checked_address
@@ -54,15 +55,15 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
         storages = checkin.by_storage(checkin.active_sources(agent))
         if storages:
             _say("This machine's sources are on the following storage units:")
-        for storage, sources in storages:
-            _say(f"    {one_line(storage.name)}", *(f"        {one_line(source)}" for source in sources))
-        if storages:
+            for storage, sources in storages:
+                _say(f"    {one_line(storage.name)}", *(f"        {one_line(source)}" for source in sources))
             _say("")
         address = _trusted(agent, storages, checked_address(_choose(storages, storage_name)))
         _make_restore_path(agent.restore)
+        machine = machine_identity.existing(agent)
         output = StorageOutput(address.name, held_until_released=True, awaited=_ACTIVE)
         with (
-            runtime_directory.fresh(agent, _PURPOSE) as directory,
+            var_dir.fresh_directory(agent, _PURPOSE) as directory,
             nodev_mount.mounted(agent.restore.restore_path) as path,
         ):
             module = Module(agent.restore.restore_module, path, writable=True)
@@ -73,7 +74,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
                 action="restore",
                 directory=directory,
                 output=output,
-                watch=_LegacySession(agent, address, module, output).watch,
+                watch=partial(_watch, output, lambda port: _say(*instructions(agent, machine, address, module, port))),
             )
         _LOG.info("restore mode is over")
 
@@ -129,34 +130,26 @@ def _choose(storages: Restorable, storage_name: str | None) -> StorageAddress:
     return storages[0][0]
 
 
-class _LegacySession:
-    """Shows the operator the commands for the storage, and waits for the end of the session."""
+def _watch(output: StorageOutput, show: Callable[[int], None], ssh: command.Child, port: int) -> int:
+    """Show the operator the commands for the storage when the tunnel stands, and wait for the end of the session.
 
-    def __init__(self, agent: AgentConfig, address: Address, module: Module, output: StorageOutput) -> None:
-        self._agent = agent
-        self._identity = machine_identity.existing(agent)
-        self._address = address
-        self._module = module
-        self._output = output
-
-    def watch(self, ssh: command.Child, port: int) -> int:
-        """Return the exit code of ssh, or 0 where the operator ended the session."""
-        deadline = time.monotonic() + _ACTIVE_TIMEOUT_SECONDS
-        # The printed port must be right, and only a tunnel that stands has its final port.
-        while ssh.poll() is None and not self._output.has_awaited.wait(0.02) and time.monotonic() < deadline:
-            pass
-        if ssh.poll() is not None:
-            code = ssh.wait(1)
-            # Another attempt may follow, and its messages must come after these.
-            self._output.show_held()
-            return code
-        _say(*instructions(self._agent, self._identity, self._address, self._module, port))
-        self._output.release()
-        try:
-            return _hold_open(ssh)
-        except KeyboardInterrupt:
-            _close(ssh)
-            return 0
+    Return the exit code of ssh, or 0 where the operator ended the session.
+    """
+    deadline = time.monotonic() + _ACTIVE_TIMEOUT_SECONDS
+    # The printed port must be right, and only a tunnel that stands has its final port.
+    while ssh.poll() is None and not output.has_awaited.wait(0.02) and time.monotonic() < deadline:
+        pass
+    if ssh.poll() is not None:
+        # Another attempt may follow, and its messages must come after these.
+        output.show_held()
+        return ssh.wait(1)
+    show(port)
+    output.release()
+    try:
+        return _hold_open(ssh)
+    except KeyboardInterrupt:
+        _close(ssh)
+        return 0
 
 
 def instructions(agent: AgentConfig, machine: Identity, address: Address, module: Module, port: int) -> list[str]:
@@ -184,7 +177,7 @@ def _hold_open(ssh: command.Child) -> int:
     while ssh.poll() is None:
         if descriptor is None:
             time.sleep(_POLL_SECONDS)
-        elif select.select([descriptor], [], [], _POLL_SECONDS)[0] and not _read(descriptor):
+        elif select.select([descriptor], [], [], _POLL_SECONDS)[0] and not _has_input(descriptor):
             _close(ssh)
             return 0
     return ssh.wait(1)
@@ -200,11 +193,10 @@ def _watched_input() -> int | None:
     return descriptor if os.isatty(descriptor) or stat.S_ISFIFO(mode) else None
 
 
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:
-        return b""
+def _has_input(descriptor: int) -> bool:
+    with suppress(OSError):
+        return bool(os.read(descriptor, 4096))
+    return False
 
 
 def _close(ssh: command.Child) -> None:

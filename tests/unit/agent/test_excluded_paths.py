@@ -13,8 +13,7 @@ from turku.agent.capture import excluded_paths, source_warnings
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture.mounts import Mount
 from turku.agent.config import loading as configuration
-from turku.agent.config.model import AgentConfig
-from turku.agent.config.sources import SourceConfig
+from turku.agent.config.model import AgentConfig, SourceConfig
 
 
 def source(path: Path | str, **options: object) -> SourceConfig:

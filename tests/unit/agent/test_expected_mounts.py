@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from turku.agent.capture import excluded_paths, source_warnings
-from turku.agent.config.sources import SourceConfig
+from turku.agent.config.model import SourceConfig
 
 
 def source(path: Path | str, **options: object) -> SourceConfig:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from turku.agent.restore import progress as restore_progress
-from turku.agent.restore.progress import RestoreProgress
+from turku.agent.restore.progress import ProgressDisplay, RestoreProgress
 from turku.agent.restore.result import RestoreResult, count_of
 
 WHOLE = RestoreResult("whole", "etc_1", Path("/srv/x"), files=5000, size_bytes=2**20, verified=5000, seconds=2.0)
@@ -56,21 +56,18 @@ def test_one_is_not_many() -> None:
     assert (count_of(1, "file"), count_of(1234, "file")) == ("1 file", "1,234 files")
 
 
-@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 200])
-def test_a_narrow_terminal_gets_fewer_figures_and_each_of_them_whole(
-    columns: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [20, 200])
+def test_a_terminal_has_one_line_that_changes_and_ends(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr("sys.stderr", io.StringIO())
-    bar, task = restore_progress._new_bar(RestoreProgress(1, 1, 12_345_678, 567_800_000_000, 1.0))
-    try:
-        bar.update(task, completed=123_400_000_000, files="12,345,678/12,345,678 files")
-        output = io.StringIO()
-        Console(file=output, width=columns).print(bar.make_tasks_table(bar.tasks))
-    finally:
-        bar.stop()
-    [line] = output.getvalue().splitlines() or [""]
-    assert "\u2026" not in line
-    for part, figure in (("files", "12,345,678/12,345,678 files"), ("size", "123.4/567.8 GB"), ("left", "-:--:--")):
-        assert (figure in line) is (part in restore_progress.columns_for(columns))
-    assert restore_progress.columns_for(60) == ["files", "size", "left"]
+    monkeypatch.setattr("sys.stderr", terminal)
+    with closing(ProgressDisplay()) as display:
+        for files in (1, 2):
+            display.show(progress(files, 10))
+    whole = [restore_progress.progress_line(progress(files, 10))[: columns - 1] for files in (1, 2)]
+    assert terminal.getvalue() == "".join(f"\r{line}\x1b[K" for line in whole) + "\n"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from turku.agent.rsyncd.config_text import Module, ModuleSection
+from turku.agent.rsyncd.config_text import Module, ModuleSection, render
 from turku.agent.rsyncd.daemon import can_change_root
-from turku.agent.rsyncd.serving_daemon import configuration_text
 
 
 def text(*modules: Module, user_and_group: tuple[str, str] | None = ("root", "*")) -> list[str]:
-    return configuration_text(
+    return render(
         [ModuleSection(module, Path(f"/run/{number}")) for number, module in enumerate(modules)],
         address="127.0.0.2",
         port=50000,
         lock_file=Path("/run/lock"),
         user_and_group=user_and_group,
         change_root=user_and_group is not None,
+        connections=4,
+        settings={},
     ).splitlines()
 
 
@@ -71,13 +72,15 @@ def test_it_is_locked_into_its_modules_by_whoever_can(tmp_path: Path) -> None:
         assert can_change_root(status) is can
     module = Module("etc", "/etc")
     for change_root, line in ((True, "use chroot = yes"), (False, "use chroot = no")):
-        written = configuration_text(
+        written = render(
             [ModuleSection(module, Path("/run/0"))],
             address="127.0.0.1",
             port=50000,
             lock_file=Path("/run/lock"),
             user_and_group=None,
             change_root=change_root,
+            connections=4,
+            settings={},
         ).splitlines()
         assert line in written
         assert not any(word.startswith("uid") for word in written)

@@ -9,7 +9,7 @@ from tests.support.api_cast import Cast
 from tests.support.v1_client import Refused
 
 from turku.agent.capture import source_warnings
-from turku.agent.config.sources import SourceConfig
+from turku.agent.config.model import SourceConfig
 from turku.api.backups.models import SnapshotModeChoices
 from turku.policy import snapshot_mode
 

@@ -17,7 +17,7 @@ import os
 import select
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -140,13 +140,11 @@ class ChangeReport:
         """Begin when the storage asks for the report. An earlier connection's request is forgotten."""
         self._records = read_records(self._agent.state, self._storage_name)
         self._attempt = _Connection(self.moment, self._modules, self._records)
-        output.call_on(CHANGED_ENTRIES_WANTED, self._attempt.ask)
+        output.call_on(CHANGED_ENTRIES_WANTED, self._attempt.is_asked.set)
 
-    @contextmanager
-    def sent_to(self, stream: IO[bytes]) -> Iterator[None]:
+    def sent_to(self, stream: IO[bytes]) -> AbstractContextManager[None]:
         """Write to the stream for the length of the block. The caller keeps the stream."""
-        with self._attempt.sent_to(stream):
-            yield
+        return self._attempt.sent_to(stream)
 
     def keep(self) -> None:
         """Record this session, which ended well, for the sources that were scanned completely."""
@@ -171,12 +169,10 @@ class _Connection:
         self._modules = modules
         self._records = records
         self._end = Cancellation()
-        self._woken = threading.Event()
+        self.is_asked = threading.Event()
+        """Set when the storage asks for the report, or the session ends."""
         self._left_bytes = LINES_LIMIT_BYTES
         self._left_paths = PATHS_LIMIT
-
-    def ask(self) -> None:
-        self._woken.set()
 
     @contextmanager
     def sent_to(self, stream: IO[bytes]) -> Iterator[None]:
@@ -188,12 +184,12 @@ class _Connection:
             yield
         finally:
             self._end.cancel()
-            self._woken.set()
+            self.is_asked.set()
             thread.join(_END_SECONDS)
 
     def _run(self, descriptor: int) -> None:
         try:
-            self._woken.wait()
+            self.is_asked.wait()
             self._end.check()
             with suppress(OSError):
                 # On Linux this affects only this thread.
@@ -220,8 +216,16 @@ class _Connection:
         # The storage takes the sources in their order, so those that it waits for come first.
         for module in sorted(self._modules, key=lambda each: each.name not in comparable):
             earlier = comparable.get(module.name)
-            changed, with_holes = self._names(), self._names()
-            one = replace(self._pass(module), name_with_holes=with_holes.add)
+            limits = (self._left_bytes - _reserve(self._modules), self._left_paths)
+            changed, with_holes = _PathList(*limits), _PathList(*limits)
+            # What the daemon shows of the module.
+            one = ChangeScan(
+                module.path,
+                hidden=module.hidden,
+                emptied=module.emptied,
+                name_with_holes=with_holes.add,
+                go_on=self._end.check,
+            )
             line, holes_line = _unknown(module.name), _unknown_holes(module.name)
             since_ns = 0
             if earlier is not None:
@@ -244,13 +248,6 @@ class _Connection:
                 holes_line = _unknown_holes(module.name)
             self._left_paths -= len(holes_line.paths)
             self._write(descriptor, _encoded(holes_line))
-
-    def _pass(self, module: Module) -> ChangeScan:
-        """Return a scan of what the daemon shows of the module."""
-        return ChangeScan(module.path, hidden=module.hidden, emptied=module.emptied, go_on=self._end.check)
-
-    def _names(self) -> _PathList:
-        return _PathList(self._left_bytes - _reserve(self._modules), self._left_paths)
 
     def _earlier(self, module: Module) -> tuple[SourceRecord, DirectoryDigests] | None:
         """Return an earlier session's record that can be compared with: of the same path, and of the same clock."""

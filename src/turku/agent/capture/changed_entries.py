@@ -15,13 +15,14 @@ import stat
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
 import xxhash
 
+from turku.agent.capture import mounts
 from turku.core.filesystem import holes
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.filesystem.paths import joined
@@ -46,20 +47,15 @@ class ScanUncertain(Exception):
 class DirectoryDigests:
     """The directories of a source with their paths, as one digest each, so that a million take little memory."""
 
-    def __init__(self, digests: array[int]) -> None:
-        self._sorted = digests
+    def __init__(self, digests: Iterable[int]) -> None:
+        self._sorted = array("Q", sorted(digests))
 
     @classmethod
     def of(cls, content: bytes) -> Self:
         """Return the directories of an earlier ``content``. Raises ValueError."""
-        digests = array("Q")
-        digests.frombytes(content)
-        return cls(digests)
-
-    @classmethod
-    def sorted_from(cls, digests: array[int]) -> Self:
-        """Return the directories with these digests."""
-        return cls(array("Q", sorted(digests)))
+        found = cls(())
+        found._sorted.frombytes(content)
+        return found
 
     @property
     def content(self) -> bytes:
@@ -117,7 +113,7 @@ class ChangeScan:
                     waiting.push_all((_CAME if came else _KNOWN) + each for each in below if each not in hidden)
         except (OSError, ValueError) as error:
             raise ScanUncertain(str(error)) from error
-        return DirectoryDigests.sorted_from(self._found)
+        return DirectoryDigests(self._found)
 
     def _relative(self, paths: Collection[Path]) -> frozenset[bytes]:
         return frozenset(os.fsencode(each.relative_to(self.path)) for each in paths)
@@ -179,9 +175,7 @@ def file_system(descriptor: int, *, process: Path = Path("/proc/self")) -> str:
             break
     else:
         raise ValueError("the kernel does not say which mount a directory is on")
-    with (process / "mountinfo").open("rb") as lines:
-        for row in lines:
-            words = row.split()
-            if words[0].decode("ascii") == mount:
-                return words[words.index(b"-") + 1].decode("ascii", "replace")
+    for each in mounts.all_mounts(process / "mountinfo"):
+        if str(each.number) == mount:
+            return each.file_system
     raise ValueError(f"the kernel does not list the mount {mount} that a directory is on")

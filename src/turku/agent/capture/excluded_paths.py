@@ -15,8 +15,7 @@ from pathlib import Path
 
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture.mounts import Mount
-from turku.agent.config.model import AgentState
-from turku.agent.config.sources import SourceConfig
+from turku.agent.config.model import AgentState, SourceConfig
 from turku.agent.state import staging_records
 from turku.core.configuration import directory as configuration_directory
 from turku.policy import run_options

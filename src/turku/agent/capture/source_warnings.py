@@ -8,8 +8,7 @@ from pathlib import Path
 
 from turku.agent.capture import excluded_paths
 from turku.agent.capture import mounts as mount_points
-from turku.agent.config.model import AgentConfig
-from turku.agent.config.sources import SourceConfig
+from turku.agent.config.model import AgentConfig, SourceConfig
 from turku.policy import source_options
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from turku.agent.config import sources as source_files
-from turku.agent.config.model import DEFAULT_VAR_DIR, AgentConfig
+import msgspec
+
+from turku.agent.config.model import DEFAULT_VAR_DIR, AgentConfig, SourceConfig
 from turku.core.configuration import directory as configuration
 from turku.core.configuration import identity_copy, loading
 from turku.core.configuration.directory import Fault, MergedFiles
+from turku.errors import InvalidValue
+from turku.policy import names
 from turku.protocol.api_config import override_registration
 
 IDENTITY_FILE = "10-machine_uuid.json"
@@ -37,7 +42,7 @@ def load_with_files(
     faults = list(files.faults)
     for warning in configuration.ignored_file_warnings(files) + loading.unknown_key_warnings(AgentConfig, files):
         _LOG.warning("%s", warning)
-    sources = source_files.read(config_dir / "sources.d", faults)
+    sources = _read_sources(config_dir / "sources.d", faults)
     checked = loading.load(AgentConfig, files, faults, program=_PROGRAM, config_dir=config_dir, sources=sources)
     return checked, files
 
@@ -91,3 +96,54 @@ def _use_copy_of_identity(files: MergedFiles, path: Path) -> None:
             "turku-update-config to register as a new machine",
         )
     )
+
+
+def _read_sources(directory: Path, faults: list[Fault]) -> dict[str, SourceConfig]:
+    """Return the sources of ``sources.d``, adding every fault with its place. Warnings are logged."""
+    files = configuration.read_directories([directory])
+    faults.extend(files.faults)
+    for warning in configuration.ignored_file_warnings(files):
+        _LOG.warning("%s", warning)
+    sources: dict[str, SourceConfig] = {}
+    for name, options in files.content.items():
+        place = f"{files.origins[name]}: {name}"
+        lined = files.place_with_line(name)
+        if not isinstance(options, dict):
+            faults.append(Fault(place, 'must be a dictionary of options, as {"path": "/etc"}'))
+            continue
+        if options.get("path") is None:
+            _LOG.warning("%s: is not a source, because it has no path", lined)
+            continue
+        try:
+            names.source_name(name)
+            _require_sendable(options)
+            sources[name] = SourceConfig(name=name, path=_path(options["path"]), options=options, place=lined)
+        except InvalidValue as error:
+            faults.append(Fault(place, loading.sentence(error)))
+    try:
+        names.source_names(sources)
+    except InvalidValue as error:
+        faults.append(Fault(str(directory), loading.sentence(error)))
+    return sources
+
+
+def _require_sendable(options: Mapping[str, Any]) -> None:
+    # Lone surrogates (how a path that is not UTF-8 could be smuggled into JSON) cannot travel to the API.
+    try:
+        msgspec.json.encode(options)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidValue(f"has an option that cannot be sent as JSON in UTF-8: {error}") from None
+
+
+def _path(path: Any) -> str:
+    # Only what could never be served ends the program here. ``turku-agent check`` and the coordinator ask
+    # policy/source_options.py for the rest, which keeps one source out and not all.
+    if not isinstance(path, str):
+        raise InvalidValue(f"path: {path!r} is not text")
+    if not path.startswith("/"):
+        raise InvalidValue(f"path: {path!r} is not an absolute path")
+    if any(character in path for character in "\0\n\r"):
+        raise InvalidValue(
+            f"path: {path!r} has a line break or NUL, which rsyncd cannot serve", hint="back up the directory above it"
+        )
+    return path

@@ -5,13 +5,13 @@
 import shlex
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from turku.agent.config.sources import SourceConfig
 from turku.core.configuration.declaration import Key, Line, Seconds, Section, Words
 from turku.core.secret import Secret
 from turku.errors import InvalidValue
@@ -214,6 +214,18 @@ class RestoreConfig(Section, frozen=True, kw_only=True):
             check=_restore_directories,
         ),
     ] = ()
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """A directory of this machine that is backed up."""
+
+    name: str
+    path: str
+    options: Mapping[str, Any]
+    """All options as they were written, ``path`` included. They are sent to the coordinator verbatim."""
+    place: str = field(default="", compare=False)
+    """File and line."""
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):

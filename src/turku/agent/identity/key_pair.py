@@ -146,10 +146,10 @@ def _make_key(agent: AgentConfig, private: Path, public: Path) -> None:
 
 def generate_key(agent: AgentConfig, private: Path, public: Path) -> None:
     """Generate a key pair at these paths of ``var_dir``, the private key last. Raises CommandFailed."""
-    from turku.agent.state import runtime_directory
+    from turku.agent.state import var_dir
     from turku.core import command
 
-    base = runtime_directory.base(agent.state)
+    base = var_dir.runtime_directory(agent.state)
     with tempfile.TemporaryDirectory(prefix=machine_identity.SCRATCH_PREFIX, dir=base) as scratch:
         fresh = Path(scratch) / "ssh_key"
         command.run(

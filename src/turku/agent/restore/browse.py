@@ -68,16 +68,11 @@ def path_in_source(agent: AgentConfig, order: SourceOrder, source: str, text: st
 def rows(agent: AgentConfig, request: BrowseRequest, order: SourceOrder) -> Iterator[Answer]:
     """Yield the rows that the source's storage answers, the last of them a BrowseEnd. Raises as ``snapshots`` does."""
     address = session.trusted_address(agent, order.storage)
-    is_complete = False
     left = _SNAPSHOTS_LIMIT if request.listing == "snapshots" else request.limit
-    for answer in session.ask(
-        agent, address, HistoryRequest("browse", browse=request), timeout_seconds=_TIMEOUT_SECONDS
-    ):
-        is_complete = isinstance(answer, BrowseEnd)
-        left -= 0 if is_complete else 1
+    message = HistoryRequest("browse", browse=request)
+    for answer in session.ask(agent, address, message, last=BrowseEnd, timeout_seconds=_TIMEOUT_SECONDS):
+        left -= not isinstance(answer, BrowseEnd)
         if left < 0:
             # A program that reads the rows must not get more than it asked for either (threats S4).
             raise MalformedMessage(f"storage {address.name} answers with more rows than were asked for")
         yield answer
-    if not is_complete:
-        raise session.incomplete_answer(address)

@@ -7,8 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from turku.agent.config.model import AgentConfig, AgentState
-from turku.agent.config.sources import SourceConfig
+from turku.agent.config.model import AgentConfig, AgentState, SourceConfig
 from turku.agent.restore.staging.basis_files import Overwrite
 from turku.agent.state import staging_records
 from turku.protocol import rsync_checksums

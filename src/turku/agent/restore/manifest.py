@@ -43,12 +43,7 @@ def request(agent: AgentConfig, job: RestoreJob, address: Address, *, timeout_se
     Raises CommandFailed where the answers end early, and as ``run.restore`` does.
     """
     message = HistoryRequest("restore_files", restore_files=job.message(agent, list_only=True))
-    is_complete = False
-    for answer in session.ask(agent, address, message, timeout_seconds=timeout_seconds):
-        is_complete = is_complete or isinstance(answer, RestoreEnd)
-        yield answer
-    if not is_complete:
-        raise session.incomplete_answer(address)
+    return session.ask(agent, address, message, last=RestoreEnd, timeout_seconds=timeout_seconds)
 
 
 def checked_path(path: WirePath, of: str = "manifest") -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from turku import errors
 from turku.agent.config.model import AgentConfig
-from turku.agent.state import runtime_directory
+from turku.agent.state import var_dir
 from turku.agent.tunnel import ssh_tunnel, trusted_storages
 from turku.agent.tunnel.storage_output import StorageOutput
 from turku.agent.tunnel.trusted_storages import Address, checked_address
@@ -170,7 +170,7 @@ def scratch(agent: AgentConfig, purpose: str) -> Iterator[Path]:
 
     Directories that killed sessions of the same purpose left are removed.
     """
-    base = runtime_directory.base(agent.state)
+    base = var_dir.runtime_directory(agent.state)
     for left in base.glob(f"{purpose}-*"):
         with suppress(OSError, LockHeld):
             if time.time() - left.lstat().st_mtime > _STALE_SECONDS:
@@ -183,24 +183,30 @@ def scratch(agent: AgentConfig, purpose: str) -> Iterator[Path]:
         yield Path(name)
 
 
-def ask(agent: AgentConfig, address: Address, request: HistoryRequest, *, timeout_seconds: float) -> Iterator[Answer]:
-    """Yield the storage's answers to a request that needs no tunnel. Raises CommandFailed, and a refusal's error."""
+def ask(
+    agent: AgentConfig, address: Address, request: HistoryRequest, *, last: type[Answer], timeout_seconds: float
+) -> Iterator[Answer]:
+    """Yield the storage's answers to a request that needs no tunnel, to the one of the type ``last``.
+
+    Raises CommandFailed, also where that one does not come, and a refusal's error.
+    """
     with scratch(agent, "browse") as directory, opened(agent, address, request, directory=directory) as session:
         # Reading a line blocks, so a storage that sends none for so long is disconnected (threats S4).
         timer = threading.Timer(timeout_seconds, session.terminate)
         timer.daemon = True
         timer.start()
-        count = 0
+        answer: Answer | None = None
         try:
             for answer in session.answers():
-                count += 1
                 yield answer
         finally:
             timer.cancel()
-        if not count:
+        if answer is None:
             session.require_answer()
         session.close()
         session.require_end()
+    if not isinstance(answer, last):
+        raise incomplete_answer(address)
 
 
 def incomplete_answer(address: Address) -> CommandFailed:

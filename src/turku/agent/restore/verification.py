@@ -252,7 +252,7 @@ class Verification:
 
     def _read(self, path: bytes, wanted: _ExpectedEntry) -> None:
         try:
-            checksum = self._checksum(path)
+            checksum = checksum_of(self._open_file(path))
         except FileNotFoundError:
             self.missing += 1
             self.problems.add(path, "is not there")
@@ -264,9 +264,6 @@ class Verification:
             self.problems.add(path, f"cannot be compared: {error.strerror}")
         else:
             self._compare(path, wanted, checksum)
-
-    def _checksum(self, path: bytes) -> bytes:
-        return checksum_of(self._open_file(path))
 
     def _compare(self, path: bytes, wanted: _ExpectedEntry, checksum: bytes) -> None:
         with self._lock:

@@ -23,7 +23,7 @@ from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import config_text, daemon, nodev_mount
 from turku.agent.rsyncd.config_text import Module, ModuleSection
 from turku.agent.rsyncd.daemon import DaemonLog
-from turku.agent.state import runtime_directory
+from turku.agent.state import var_dir
 from turku.core import command
 from turku.core.filesystem import extended_attributes
 from turku.core.line_reading import drained, lines_of
@@ -63,7 +63,7 @@ class ReceivingDaemon:
         self._log = DaemonLog()
         self._reader: threading.Thread | None = None
         self._daemon: command.Child | None = None
-        self._configuration = runtime_directory.write_private(directory / "rsyncd.conf", self._text(None))
+        self._configuration = var_dir.write_private(directory / "rsyncd.conf", self._text(None))
 
     def offer(self, module: Module, *, may_delete: bool, has_labels: bool, file_limit_bytes: int | None) -> None:
         """Let the next connection that knows the module's password write to it, and no other one.
@@ -73,9 +73,9 @@ class ReceivingDaemon:
         if file_limit_bytes is not None and self._daemon is not None:
             # Each connection's process inherits the limit. A file that grows beyond it ends that process.
             resource.prlimit(self._daemon.pid, resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
-        runtime_directory.write_private(self._directory / "secrets", module.secrets_text)
+        var_dir.write_private(self._directory / "secrets", module.secrets_text)
         text = self._text(module, may_delete=may_delete, has_labels=has_labels)
-        fresh = runtime_directory.write_private(self._directory / "rsyncd.conf.new", text)
+        fresh = var_dir.write_private(self._directory / "rsyncd.conf.new", text)
         fresh.replace(self._configuration)
 
     @contextmanager

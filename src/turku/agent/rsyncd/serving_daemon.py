@@ -14,7 +14,7 @@ from turku.agent.config.model import AgentConfig, RsyncdConfig
 from turku.agent.rsyncd import config_text, daemon
 from turku.agent.rsyncd.config_text import Module, ModuleSection
 from turku.agent.rsyncd.daemon import DaemonLog
-from turku.agent.state import runtime_directory
+from turku.agent.state import var_dir
 from turku.policy import compression
 
 _LOG = logging.getLogger(__name__)
@@ -49,44 +49,23 @@ def serve(agent: AgentConfig, modules: Sequence[Module], directory: Path) -> Abs
 def _write_files(configuration: RsyncdConfig, modules: Sequence[Module], directory: Path, port: int) -> Path:
     sections = []
     for number, module in enumerate(modules):
-        secrets = runtime_directory.write_private(directory / f"secrets-{number}", module.secrets_text)
+        secrets = var_dir.write_private(directory / f"secrets-{number}", module.secrets_text)
         settings = {}
         if module.hidden or module.emptied:
             patterns = [_pattern(hidden.relative_to(module.path)) for hidden in module.hidden]
             patterns += [_pattern_within(emptied.relative_to(module.path)) for emptied in module.emptied]
             text = "".join(f"{pattern}\n" for pattern in patterns)
-            path = runtime_directory.write_private(directory / f"exclude-{number}", text)
+            path = var_dir.write_private(directory / f"exclude-{number}", text)
             settings["exclude from"] = str(path)
         sections.append(ModuleSection(module, secrets, settings))
-    text = configuration_text(
+    text = config_text.render(
         sections,
         address=configuration.rsyncd_local_address,
         port=port,
         lock_file=directory / "connections.lock",
         user_and_group=(configuration.rsyncd_user, configuration.rsyncd_group) if os.geteuid() == 0 else None,
         change_root=daemon.can_change_root(),
-    )
-    return runtime_directory.write_private(directory / "rsyncd.conf", text)
-
-
-def configuration_text(
-    sections: Sequence[ModuleSection],
-    *,
-    address: str,
-    port: int,
-    lock_file: Path,
-    user_and_group: tuple[str, str] | None,
-    change_root: bool,
-) -> str:
-    """Return the daemon's configuration. See ``config_text.render`` for the arguments."""
-    return config_text.render(
-        sections,
-        address=address,
-        port=port,
-        lock_file=lock_file,
         connections=_CONNECTIONS,
-        user_and_group=user_and_group,
-        change_root=change_root,
         settings={
             # ``DaemonLog`` reads standard error. Without a log file rsyncd would write to syslog.
             "log file": "/dev/stderr",
@@ -94,6 +73,7 @@ def configuration_text(
             "dont compress": compression.COMPRESSED_FILES,
         },
     )
+    return var_dir.write_private(directory / "rsyncd.conf", text)
 
 
 def _pattern(path: Path) -> str:

@@ -7,10 +7,15 @@ root creates are given to the owner of ``var_dir``, and root follows nothing tha
 from __future__ import annotations
 
 import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from turku.agent.config.loading import foreign_owner
-from turku.agent.config.model import AgentState
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.core import durable
 from turku.errors import DurableWriteFailed
 
@@ -52,3 +57,38 @@ def give(configuration: AgentState, path: Path) -> None:
     owner = foreign_owner(configuration.var_dir)
     if owner is not None:
         os.chown(path, *owner, follow_symlinks=False)
+
+
+def runtime_directory(configuration: AgentState) -> Path:
+    """Return the directory (0700) for private directories of single runs.
+
+    They have the configuration of rsyncd, one-time passwords and host keys.
+    """
+    path = directory(configuration, "run")
+    if stat.S_IMODE(path.stat().st_mode) != 0o700:
+        path.chmod(0o700)
+    return path
+
+
+@contextmanager
+def fresh_directory(agent: AgentConfig, purpose: str) -> Iterator[Path]:
+    """Give a new directory (0700) for the length of the block.
+
+    The caller holds the lock of ``purpose``. Directories that killed runs of this purpose left are removed first.
+    """
+    base = runtime_directory(agent.state)
+    for left in base.glob(f"{purpose}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=base, ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+def write_private(path: Path, content: str) -> Path:
+    """Write ``content`` to a new file (0600) and return its path. The file need not survive a crash.
+
+    Bytes of file names that are not UTF-8 are written as they are. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(content)
+    return path

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from turku.agent.config.model import AgentConfig
 from turku.agent.identity import key_pair
-from turku.agent.state import runtime_directory
+from turku.agent.state import var_dir
 from turku.agent.tunnel.storage_output import StorageOutput
 from turku.agent.tunnel.trusted_storages import Address
 from turku.core import command
@@ -180,7 +180,7 @@ def open_tunnel(
     With ``stdout`` the caller reads the storage's standard output, else ``output`` shows it. Raises CommandFailed when
     ssh cannot be started.
     """
-    known_hosts = runtime_directory.write_private(directory / "known_hosts", known_hosts_text(address))
+    known_hosts = var_dir.write_private(directory / "known_hosts", known_hosts_text(address))
     argv = ssh_arguments(
         agent,
         address,
