@@ -112,7 +112,7 @@ def test_a_storage_without_heartbeats_has_a_long_lease_that_its_report_ends(cast
     ask(web, NOON)
     come(web, bob, NOON, sends_heartbeats=False)
     assert holders(NOON + 11 * HOUR) == ["web"]
-    assert holders(NOON + leases.LONG_LEASE) == []
+    assert holders(NOON + leases.LONGEST_LEASE) == []
     web.sources.update(date_next_backup=NOON + timedelta(days=1))
     leases.free_finished_lanes(web, bob, now=NOON + HOUR)
     assert holders(NOON + HOUR) == []
@@ -458,4 +458,4 @@ def sends(cast: Cast, values: Sequence[Any]) -> list[timedelta]:
 
 
 def test_a_storage_says_whether_it_sends_heartbeats(cast: Cast) -> None:
-    assert sends(cast, [{}, {"sends_heartbeats": True}]) == [leases.LONG_LEASE, leases.HEARTBEAT_LEASE]
+    assert sends(cast, [{}, {"sends_heartbeats": True}]) == [leases.LONGEST_LEASE, leases.HEARTBEAT_LEASE]

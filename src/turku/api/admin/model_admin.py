@@ -33,6 +33,8 @@ class TurkuModelAdmin(AuditedMixin, admin.ModelAdmin):  # type: ignore[type-arg]
     """The models whose rows are counted for each row, with their foreign key to it."""
     linked_lookups: Sequence[str] = ()
     """The lookups that links on other pages use, beside those of ``list_filter``."""
+    change_context: Mapping[str, Any] = {}
+    """The context of the template of one object's page."""
     forbidden: Collection[str] = ()
     """Actions that nobody may do by hand: ``add``, ``change`` or ``delete``."""
     matching: Callable[[Sequence[str]], Q] | None = None
@@ -54,8 +56,8 @@ class TurkuModelAdmin(AuditedMixin, admin.ModelAdmin):  # type: ignore[type-arg]
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
         """Show the page of one object under its model's name."""
-        title = capfirst(self.opts.verbose_name)
-        return super().change_view(request, object_id, form_url, {"title": title, **(extra_context or {})})
+        context = {"title": capfirst(self.opts.verbose_name), **self.change_context, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, context)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return "add" not in self.forbidden and super().has_add_permission(request)
@@ -113,16 +115,10 @@ class TurkuModelAdmin(AuditedMixin, admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class ListActionAdmin(TurkuModelAdmin):
-    """A page to read. Decisions are actions of the list."""
+    """A page to read, without buttons to save. Decisions are actions of the list."""
 
     forbidden = ("add", "delete")
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> Any:
-        """Show the page of one object without buttons to save."""
-        buttons = {"show_save": False, "show_save_and_continue": False}
-        return super().change_view(request, object_id, form_url, {**buttons, **(extra_context or {})})
+    change_context = {"show_save": False, "show_save_and_continue": False}
 
 
 class SwitchableAdmin(TurkuModelAdmin):

@@ -44,6 +44,15 @@ class NewEntry:
     weakens: bool = False
 
 
+def change_entry(
+    action: str, subject: Model, changes: Mapping[str, tuple[Any, Any]], *, weakens: bool = False
+) -> NewEntry:
+    """Return the entry for changes of columns, each with its old and new value."""
+    old = {name: before for name, (before, _after) in changes.items()}
+    new = {name: after for name, (_before, after) in changes.items()}
+    return NewEntry(action, subject, old, new, weakens)
+
+
 def subject_key(row: Model) -> str:
     """Return the permanent name of the row.
 

@@ -205,15 +205,10 @@ class _SourceUpdate:
     def entry(self) -> log.NewEntry:
         published = self.columns.get("published")
         word = "changed" if published is None else "returned" if published[1] else "no_longer_declared"
-        weakened = self.weakened
-        notes = {"weakens": [str(each) for each in weakened.weakenings]} if weakened else {}
-        return log.NewEntry(
-            f"source.{word}",
-            self.source,
-            old={name: old for name, (old, _new) in self.columns.items()},
-            new={**{name: new for name, (_old, new) in self.columns.items()}, **notes},
-            weakens=weakened is not None,
-        )
+        entry = log.change_entry(f"source.{word}", self.source, self.columns, weakens=self.weakened is not None)
+        if self.weakened is None:
+            return entry
+        return replace(entry, new={**entry.new, "weakens": [str(each) for each in self.weakened.weakenings]})
 
 
 def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) -> _SourceUpdate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -45,7 +45,7 @@ def compare(source: Source, old: Declared, new: Declared | None) -> WeakenedSour
     found = weakening.weakenings(old, new)
     if not found:
         return None
-    before, after = _values(old), {} if new is None else _values(new)
+    before, after = asdict(old), {} if new is None else asdict(new)
     # The old retention and mode are always stored, because they are sent to storages meanwhile.
     differing = {name for name in before if before[name] != after.get(name)} | {"retention", "snapshot_mode"}
     return WeakenedSource(
@@ -54,18 +54,6 @@ def compare(source: Source, old: Declared, new: Declared | None) -> WeakenedSour
         {name: value for name, value in before.items() if name in differing},
         {name: value for name, value in after.items() if name in differing},
     )
-
-
-def _values(declared: Declared) -> dict[str, Any]:
-    return {
-        "path": declared.path,
-        "frequency": declared.frequency,
-        "retention": declared.retention,
-        "snapshot_mode": declared.snapshot_mode,
-        "filter": list(declared.filter),
-        "exclude": list(declared.exclude),
-        "one_file_system": declared.one_file_system,
-    }
 
 
 def not_yet_effective(*, now: datetime) -> Q:

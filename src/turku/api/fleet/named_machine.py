@@ -9,9 +9,7 @@ from turku.api.fleet.models import Machine
 from turku.api.fleet.search import uuid_begins, uuid_of
 from turku.core.log import one_line
 from turku.errors import UsageError
-from turku.policy.machine_choice import MACHINE_HELP, chosen
-
-__all__ = ["MACHINE_HELP", "named_machine"]
+from turku.policy.machine_choice import chosen
 
 _CANDIDATES = 2000
 _NAMED = 10

@@ -31,6 +31,8 @@ class DamageState(models.TextChoices):
 
 RESOLVED = (DamageState.REPAIRED.value, DamageState.GONE.value)
 """The states that need no action."""
+OPEN = ~Q(state__in=RESOLVED) & Q(date_acknowledged=None)
+"""``Damage.is_open``, for the database."""
 
 
 class Damage(models.Model):
@@ -56,11 +58,7 @@ class Damage(models.Model):
         verbose_name = "damaged file"
         indexes = [
             # A partial index of the rare state costs nothing while all is well.
-            models.Index(
-                fields=("source",),
-                condition=~Q(state__in=RESOLVED) & Q(date_acknowledged=None),
-                name="damage_open",
-            ),
+            models.Index(fields=("source",), condition=OPEN, name="damage_open"),
             models.Index(fields=("storage", "-date_found"), name="damage_storage_date"),
         ]
         constraints = [models.UniqueConstraint(fields=("source", "digest"), name="damage_digest_unique")]
@@ -72,10 +70,6 @@ class Damage(models.Model):
     def is_open(self) -> bool:
         """True if somebody has to act."""
         return self.state not in RESOLVED and self.date_acknowledged is None
-
-
-OPEN = ~Q(state__in=RESOLVED) & Q(date_acknowledged=None)
-"""``Damage.is_open``, for the database."""
 
 
 class Drill(models.Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -164,16 +164,9 @@ def entry() -> NoReturn:
     entry_point.run(main)
 
 
-def auth_create_entry() -> NoReturn:
-    """Run `turku_auth_create` of the existing system."""
-    entry_point.run(lambda arguments: main(["auth-create", *arguments]))
+def _entry_of(command: str) -> Callable[[], NoReturn]:
+    return lambda: entry_point.run(lambda arguments: main([command, *arguments]))
 
 
-def health_entry() -> NoReturn:
-    """Run `turku_health` of the existing system."""
-    entry_point.run(lambda arguments: main(["health", *arguments]))
-
-
-def clean_logs_entry() -> NoReturn:
-    """Run `turku_clean_logs` of the existing system."""
-    entry_point.run(lambda arguments: main(["clean-logs", *arguments]))
+# Commands of the existing system.
+auth_create_entry, health_entry, clean_logs_entry = map(_entry_of, ("auth-create", "health", "clean-logs"))

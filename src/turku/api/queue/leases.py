@@ -32,8 +32,6 @@ RESERVED_FOR: Final = timedelta(minutes=3)
 """The time for which a slot waits for the machine that was told to come."""
 HEARTBEAT_LEASE: Final = timedelta(minutes=4)
 """The time for which a lease outlives the last heartbeat of its session. Storages send one a minute."""
-LONG_LEASE: Final = LONGEST_LEASE
-"""The lease of a session without heartbeats, as with a storage of the existing system."""
 _REMEMBERED: Final = timedelta(days=1)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _FREE: Final = {
@@ -90,7 +88,7 @@ def begin(
                 slots[lane] = claimed
     if not slots:
         return []
-    expires = now + (HEARTBEAT_LEASE if sends_heartbeats else LONG_LEASE)
+    expires = now + (HEARTBEAT_LEASE if sends_heartbeats else LONGEST_LEASE)
     heartbeat = now if sends_heartbeats else None
     mine = Slot.objects.filter(pk__in=[slot.pk for slot in slots.values()], machine=machine)
     begun = mine.update(date_begun=now, date_heartbeat=heartbeat, date_expires=expires)
@@ -202,7 +200,7 @@ def _claim(
                 if row.machine_id not in (None, machine.pk) and row.date_begun is None:
                     waiting_machines.record_no_show(storage, lane, row.machine_id, now=now)
                 if claim.row is not None:
-                    waiting_machines.dequeue(claim.row)
+                    claim.row.delete()
                 return row
     waiting_machines.enqueue(storage, lane, machine, claim, now=now)
     return None

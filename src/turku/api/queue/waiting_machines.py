@@ -89,11 +89,6 @@ def enqueue(storage: Storage, lane: Lane, machine: Machine, claim: QueueClaim, *
     WaitingMachine.objects.filter(pk=row.pk).update(**{name: getattr(place, name) for name in columns})
 
 
-def dequeue(row: WaitingMachine) -> None:
-    """Remove the machine from the queue."""
-    WaitingMachine.objects.filter(pk=row.pk).delete()
-
-
 def record_no_show(storage: Storage, lane: str, machine_id: int, *, now: datetime) -> None:
     """Record that a machine did not use its reserved slot, which another one got."""
     never = now - queue.WAITING_TIMEOUT

@@ -58,22 +58,20 @@ def waiting_reason(request: RestoreRequest) -> str:
     )
 
 
+def _values(request: RestoreRequest, *names: str) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in names}
+
+
 def terms(request: RestoreRequest) -> dict[str, Any]:
     """Return the terms of a request: snapshot, paths, target directory, reason and number of approvals."""
-    return {
-        "snapshot": request.snapshot,
-        "moment": request.moment,
-        "paths": request.paths,
-        "directory": request.directory,
-        "overwrite": request.overwrite,
-        "reason": request.reason,
-        "approvals_needed": request.approvals_needed,
-    }
+    subject = _values(request, "snapshot", "moment", "paths", "directory", "overwrite")
+    return subject | _values(request, "reason", "approvals_needed")
 
 
 def message_fields(request: RestoreRequest) -> dict[str, Any]:
     """Return the fields of a request as programs receive them."""
     dates = ("requested", "first_approval", "second_approval", "expires", "picked_up", "progress", "ended")
+    moments = _values(request, *(f"date_{name}" for name in dates))
     return {
         "id": str(request.pk),
         "state": request.state,
@@ -83,17 +81,8 @@ def message_fields(request: RestoreRequest) -> dict[str, Any]:
         **terms(request),
         "requested_by": request.requested_by,
         "approved_by": list(request.approvers),
-        "ended_by": request.ended_by,
-        "files": request.files,
-        "size_bytes": request.size_bytes,
-        "files_total": request.files_total,
-        "size_total_bytes": request.size_total_bytes,
-        "resolved_snapshot": request.resolved_snapshot,
-        "restored_snapshot": request.restored_snapshot,
-        "message": request.message,
+        **_values(request, "ended_by", "files", "size_bytes", "files_total", "size_total_bytes"),
+        **_values(request, "resolved_snapshot", "restored_snapshot", "message"),
         "why_waiting": waiting_reason(request),
-        **{
-            f"date_{name}": value.isoformat() if (value := getattr(request, f"date_{name}")) is not None else None
-            for name in dates
-        },
+        **{name: None if moment is None else moment.isoformat() for name, moment in moments.items()},
     }

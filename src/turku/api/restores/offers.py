@@ -38,18 +38,23 @@ def _order(row: RestoreRequest, storage: Storage) -> RestoreOrder:
     return RestoreOrder(
         request=str(row.pk),
         source=row.source.name,
-        storage=StorageAddress(
-            name=storage.name,
-            ssh_ping_host=storage.ssh_ping_host,
-            ssh_ping_host_keys=storage.ssh_ping_host_keys,
-            ssh_ping_port=storage.ssh_ping_port,
-            ssh_ping_user=storage.ssh_ping_user,
-        ),
+        storage=storage_address(storage),
         directory=row.directory,
         snapshot=SnapshotChoice(name=row.resolved_snapshot) if row.resolved_snapshot else snapshot_choice(row),
         paths=row.paths,
         overwrite=row.overwrite,  # type: ignore[arg-type]  # the model's choices are the message's
         of_machine=str(row.source.machine.uuid) if row.is_onto_another_machine else None,
+    )
+
+
+def storage_address(storage: Storage) -> StorageAddress:
+    """Return the address of the storage, as machines receive it."""
+    return StorageAddress(
+        name=storage.name,
+        ssh_ping_host=storage.ssh_ping_host,
+        ssh_ping_host_keys=storage.ssh_ping_host_keys,
+        ssh_ping_port=storage.ssh_ping_port,
+        ssh_ping_user=storage.ssh_ping_user,
     )
 
 

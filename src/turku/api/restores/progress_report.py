@@ -11,7 +11,7 @@ from django.db.models import F, Q
 from turku.api.audit import log
 from turku.api.fleet.models import NAME_LENGTH, Machine
 from turku.api.restores.models import APPROVED, ENDED, IN_PROGRESS, RequestState, RestoreRequest
-from turku.api.restores.transitions import lease_end, transition
+from turku.api.restores.transitions import LEASE, transition
 from turku.errors import ApiNotFound, InvalidValue
 from turku.policy import names
 from turku.protocol.restore_request_messages import AgentRestoreProgressAnswer, AgentRestoreProgressRequest
@@ -63,7 +63,7 @@ def record(machine: Machine, report: AgentRestoreProgressRequest, *, now: dateti
 
 
 def _lease(now: datetime) -> dict[str, Any]:
-    return {"date_progress": now, "date_offered": lease_end(now)}
+    return {"date_progress": now, "date_offered": now + LEASE}
 
 
 def _pick_up(request: RestoreRequest, claim: str, actor: log.Actor, *, now: datetime) -> bool:

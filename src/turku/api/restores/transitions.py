@@ -109,8 +109,3 @@ def _not_open(request: RestoreRequest, word: str, *, now: datetime) -> UsageErro
         state = RequestState.EXPIRED
     ended = f" by {request.ended_by}" if request.ended_by else ""
     return UsageError(f"request {request.pk} cannot be {word} any more: it is {state.label}{ended}")
-
-
-def lease_end(now: datetime) -> datetime:
-    """Return the end of the lease of a run that reports now."""
-    return now + LEASE

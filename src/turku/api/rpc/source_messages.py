@@ -15,20 +15,11 @@ from turku.api.backups.effective_options import OptionResolver
 from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
+from turku.api.restores import offers
 from turku.errors import InvalidValue
 from turku.policy import bandwidth, compression, run_options, source_options
 from turku.policy.timing import schedule
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
-
-
-def _address(storage: Storage) -> StorageAddress:
-    return StorageAddress(
-        name=storage.name,
-        ssh_ping_host=storage.ssh_ping_host,
-        ssh_ping_host_keys=storage.ssh_ping_host_keys,
-        ssh_ping_port=storage.ssh_ping_port,
-        ssh_ping_user=storage.ssh_ping_user,
-    )
 
 
 def _bandwidth(source: Source, *, now: datetime) -> tuple[int | None, str | None]:
@@ -142,5 +133,5 @@ def _orders(
         except InvalidValue as error:
             rules = on_error(storage, source, error)
         if rules is not None:
-            orders[source.name] = _order(source, _address(storage), rules, protections, now=now)
+            orders[source.name] = _order(source, offers.storage_address(storage), rules, protections, now=now)
     return SourceMessages(orders, protections.floor.quota_bytes)

@@ -45,11 +45,12 @@ def _seen_in_future(*, now: datetime) -> Q:
 
 def storages(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Storage]:
     """Return all storages, each annotated with its ``mark``."""
-    return _seen_storages().annotate(mark=mark_of(storage_conditions(now=now, limits=limits)))
+    return Storage.objects.annotate(last_seen=_LAST_SEEN).annotate(
+        mark=mark_of(storage_conditions(now=now, limits=limits))
+    )
 
 
-def _seen_storages() -> QuerySet[Storage]:
-    return Storage.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
+_LAST_SEEN = Coalesce("date_checked_in", "date_registered")
 
 
 def machine_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS, is_for_all: bool = True) -> Conditions:
@@ -85,7 +86,7 @@ def _silent(*, now: datetime, limits: HealthLimits) -> Q:
 
 def _of_silent_storages(*, now: datetime, limits: HealthLimits) -> Q:
     silent = has_mark(storage_conditions(now=now, limits=limits), [Mark.SILENT])
-    return Q(storage__in=_seen_storages().filter(silent).order_by().values("pk"))
+    return Q(storage__in=Storage.objects.annotate(last_seen=_LAST_SEEN).filter(silent).order_by().values("pk"))
 
 
 def _of_sources(conditions: Conditions, *, is_for_all: bool) -> Conditions:
@@ -106,17 +107,15 @@ def _of_sources(conditions: Conditions, *, is_for_all: bool) -> Conditions:
 
 def machines(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Machine]:
     """Return all machines, each annotated with its ``mark``."""
-    return _seen_machines().annotate(mark=mark_of(machine_conditions(now=now, limits=limits, is_for_all=False)))
-
-
-def _seen_machines() -> QuerySet[Machine]:
-    return Machine.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
+    return Machine.objects.annotate(last_seen=_LAST_SEEN).annotate(
+        mark=mark_of(machine_conditions(now=now, limits=limits, is_for_all=False))
+    )
 
 
 def silent_machines(*, now: datetime) -> QuerySet[Machine]:
     """Return the machines that are silent or have a silent storage, whatever other mark they have."""
     is_silent = _silent(now=now, limits=DEFAULT_LIMITS) | _of_silent_storages(now=now, limits=DEFAULT_LIMITS)
-    return _seen_machines().filter(is_silent)
+    return Machine.objects.annotate(last_seen=_LAST_SEEN).filter(is_silent)
 
 
 def silent_sentence(sources: QuerySet[Source], *, now: datetime) -> str:

@@ -159,12 +159,7 @@ def update(row: Machine | Storage, fields: dict[str, Any], *, now: datetime) -> 
     remarkable = {name: values for name, values in changed.items() if name not in _UNLOGGED}
     if not remarkable:
         return
-    entry = log.NewEntry(
-        f"{row._meta.model_name}.changed",
-        row,
-        old={name: old for name, (old, _new) in remarkable.items()},
-        new={name: new for name, (_old, new) in remarkable.items()},
-        weakens=remarkable.get("published") == (True, False),
-    )
+    weakens = remarkable.get("published") == (True, False)
+    entry = log.change_entry(f"{row._meta.model_name}.changed", row, remarkable, weakens=weakens)
     log.record_of_program(log.actor_of(row), [entry], now=now)
     _log.info("%s %s changed %s", row._meta.verbose_name, row, ", ".join(remarkable))

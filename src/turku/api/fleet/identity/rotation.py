@@ -36,15 +36,9 @@ def _rotate(
     if not ring.verify(purpose, new_secret, caller.secret_hash):
         fields["secret_hash"] = ring.hash(purpose, new_secret)
     changed = registration.set_fields(caller, fields)
-    if not changed:
-        return
-    entry = log.NewEntry(
-        f"{caller._meta.model_name}.rotated",
-        caller,
-        old={name: old for name, (old, _new) in changed.items()},
-        new={name: new for name, (_old, new) in changed.items()},
-    )
-    log.record_of_program(log.actor_of(caller), [entry], now=now)
+    if changed:
+        entry = log.change_entry(f"{caller._meta.model_name}.rotated", caller, changed)
+        log.record_of_program(log.actor_of(caller), [entry], now=now)
 
 
 @transaction.atomic

@@ -8,13 +8,14 @@ from turku.api.audit import log
 from turku.api.backups.models import Source
 from turku.api.backups.operator_actions import back_up_now
 from turku.api.commands.command import TurkuCommand
-from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
+from turku.api.fleet.named_machine import named_machine
 from turku.api.status.fleet_marks import silent_sentence
 from turku.core.cli import program
 from turku.core.cli.program import Argument
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
 from turku.errors import UsageError
+from turku.policy.machine_choice import MACHINE_HELP
 
 
 def run(options: argparse.Namespace) -> int:

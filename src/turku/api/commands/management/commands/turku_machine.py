@@ -14,11 +14,12 @@ from turku.api.commands.command import TurkuCommand
 from turku.api.fleet import mute
 from turku.api.fleet.identity import re_enrolment
 from turku.api.fleet.mute import LONGEST_MUTE
-from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
+from turku.api.fleet.named_machine import named_machine
 from turku.core.cli import program
 from turku.core.cli.program import Argument, CommandGroup
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, UsageError
+from turku.policy.machine_choice import MACHINE_HELP
 
 
 def _re_enrol(options: argparse.Namespace) -> int:

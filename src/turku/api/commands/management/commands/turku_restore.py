@@ -12,10 +12,10 @@ from django.utils import timezone
 from turku.api.audit import log
 from turku.api.backups.models import Source
 from turku.api.commands.command import TurkuCommand
-from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
+from turku.api.fleet.named_machine import named_machine
+from turku.api.fleet.search import uuid_begins, uuid_of
 from turku.api.restores import description, new_request, transitions
 from turku.api.restores.models import OPEN, Overwrite, RequestState, RestoreRequest
-from turku.api.restores.named_request import named_request
 from turku.core.cli import listing as table
 from turku.core.cli import options as common
 from turku.core.cli import program
@@ -23,9 +23,24 @@ from turku.core.cli.output import json_text
 from turku.core.cli.program import Argument, CommandGroup
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
+from turku.policy.machine_choice import MACHINE_HELP
 
 _LISTED = 200
 _WHERE = "--directory /new --reason x"
+
+
+def _named_request(text: str) -> RestoreRequest:
+    """Return the one request whose id is, or begins with, the text.
+
+    Raises UsageError for none and for several.
+    """
+    rows = RestoreRequest.objects.select_related("source__machine", "target")
+    uuid = uuid_of(text)
+    found = list(rows.filter(pk=uuid) if uuid else rows.filter(uuid_begins("id", text)).order_by()[:2])
+    if len(found) != 1:
+        problem = f"more than one restore request begins with {text!r}" if found else f"no restore request is {text!r}"
+        raise UsageError(problem, hint="`turku-api restore list --all` shows them. Use at least four digits")
+    return found[0]
 
 
 def _request(options: argparse.Namespace) -> int:
@@ -95,7 +110,7 @@ def _decide(options: argparse.Namespace, act: Callable[..., object]) -> int:
     """Approve, reject or cancel a request."""
     now = SYSTEM_CLOCK.now()
     transitions.expire(now=now)
-    request = named_request(options.request)
+    request = _named_request(options.request)
     act(request, actor=log.COMMAND_LINE, now=now)
     options.say(f"Request {request.pk} {_sentence(request)}.")
     return 0
