@@ -248,10 +248,10 @@ def test_m12_a_tree_that_became_a_link_after_the_plan_is_not_sent(scene: Scene, 
             sandbox.contained_rsync(
                 lambda _seen: ["cat", "secret"],
                 configuration=storage,
+                password=Secret("x"),
                 directory=kept.path,
                 capabilities=capabilities.of_sender(storage.receiving),
                 port=server.port,
-            ) as sender,
-            sender.start(password=Secret("x")) as child,
+            ) as child,
         ):
             raise AssertionError(child.stdout.read())

@@ -103,12 +103,12 @@ def run_receiver(scene: Scene, tmp_path: Path, **keys: Any) -> None:
         sandbox.contained_rsync(
             lambda _seen: scene.argv,
             configuration=storage,
+            password=Secret("one-time"),
             port=scene.server.port,
             capabilities=capabilities.of_receiver(storage.receiving, fake_super=False),
             is_writable=True,
             directory=scene.staging,
-        ) as receiver,
-        receiver.start(password=Secret("one-time")) as child,
+        ) as child,
     ):
         child.stdout.read()
         code = child.wait(30)
@@ -160,7 +160,12 @@ def test_a_service_that_is_no_rsync_daemon_gets_no_byte(tmp_path: Path) -> None:
             with (
                 pytest.raises(BackupFailed, match="no rsync daemon answers"),
                 sandbox.contained_rsync(
-                    lambda _seen: ["true"], configuration=storage, directory=tmp_path, port=port, capabilities=None
+                    lambda _seen: ["true"],
+                    configuration=storage,
+                    password=Secret("x"),
+                    directory=tmp_path,
+                    port=port,
+                    capabilities=None,
                 ),
             ):
                 raise AssertionError("nothing is to be started")
@@ -191,12 +196,12 @@ def test_no_process_of_the_sandbox_outlives_the_run(scene: Scene, tmp_path: Path
         sandbox.contained_rsync(
             lambda _seen: ["sh", "-c", script],
             configuration=storage,
+            password=Secret("one-time"),
             directory=scene.staging,
             port=scene.server.port,
             capabilities=capabilities.of_receiver(storage.receiving, fake_super=False),
             is_writable=True,
-        ) as receiver,
-        command.start(receiver.argv, stdin=receiver.stdin, pass_descriptors=receiver.descriptors) as child,
+        ) as child,
     ):
         assert child.wait(30) == 0
     size = beat.stat().st_size
@@ -324,11 +329,11 @@ def test_a_sender_sees_its_tree_and_changes_nothing(tmp_path: Path) -> None:
         sandbox.contained_rsync(
             lambda _seen: ["sh", "-c", script],
             configuration=storage,
+            password=Secret("one-time"),
             directory=tree,
             capabilities=capabilities.of_sender(storage.receiving),
             port=server.port,
-        ) as sender,
-        command.start(sender.argv, stdin=sender.stdin, stdout=True, pass_descriptors=sender.descriptors) as child,
+        ) as child,
     ):
         said = child.stdout.read().decode()
         child.wait(30)

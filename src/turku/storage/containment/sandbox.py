@@ -15,13 +15,13 @@ only together with the system-call filter, which refuses everything else that it
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,58 +49,31 @@ _SOCKET_TO_NINE = 'exec 9<&0 </dev/null; exec "$0" "$@"'
 _RELAY = "exec 8<&0; cat <&8 >&9 & cat <&9; kill $! 2>/dev/null || :"
 
 
-@dataclass(frozen=True)
-class SandboxedRsync:
-    """A prepared rsync that can be started once."""
-
-    argv: list[str]
-    stdin: bool | int = False
-    descriptors: tuple[int, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-
-    directory: int | None = None
-    """The working directory. None if the sandbox sets it."""
-
-    def start(
-        self,
-        *,
-        password: Secret,
-        on_line: Callable[[str], None] | None = None,
-        on_bytes: Callable[[bytes], None] | None = None,
-    ) -> AbstractContextManager[command.Child]:
-        """Start rsync with its output in a pipe. The callbacks are those of ``command.start``."""
-        return command.start(
-            self.argv,
-            on_line=on_line,
-            on_bytes=on_bytes,
-            stdin=self.stdin,
-            stdout=True,
-            working_directory=None if self.directory is None else Path(f"/proc/self/fd/{self.directory}"),
-            pass_descriptors=self.descriptors,
-            extra_environment={**self.environment, "RSYNC_PASSWORD": password.reveal()},
-        )
-
-
 @contextmanager
 def contained_rsync(
     arguments: Arguments,
     *,
     configuration: StorageConfig,
     port: int,
+    password: Secret,
     directory: Path,
     capabilities: Sequence[str] | None,
     is_writable: bool = False,
     readable: Sequence[Path] = (),
     root: int | None = None,
-) -> Iterator[SandboxedRsync]:
-    """Yield an rsync that works in ``directory`` and talks to the daemon at the tunnel's ``port``.
+    on_line: Callable[[str], None] | None = None,
+    on_bytes: Callable[[bytes], None] | None = None,
+) -> Iterator[command.Child]:
+    """Yield a running rsync that works in ``directory`` and talks to the daemon at the tunnel's ``port``.
 
     If contained, it sees nothing else of the machine but ``readable``. ``arguments`` makes its argument list from the
     paths at which it sees these. ``capabilities`` are those that it keeps of root's. ``root`` is the open directory
-    that ``directory`` must be: if another one has its path by now, nothing is sent. The child is started and ended
-    inside the block. After the block no process of a contained rsync is left. Raises DaemonUnreachable if no rsync
-    daemon answers at ``port``, ConfigurationError as ``is_contained`` does.
+    that ``directory`` must be: if another one has its path by now, nothing is sent. Its output goes to a pipe. The
+    callbacks are those of ``command.start``. After the block no process of a contained rsync is left. Raises
+    DaemonUnreachable if no rsync daemon answers at ``port``, ConfigurationError as ``is_contained`` does.
     """
+    start = functools.partial(command.start, stdout=True, on_line=on_line, on_bytes=on_bytes)
+    environment = {"RSYNC_PASSWORD": password.reveal()}
     contained = is_contained(configuration.limits)
     with ExitStack() as stack:
         connection = connect(port)
@@ -108,7 +81,9 @@ def contained_rsync(
         opened = _opened(stack, directory, root)
         if not contained:
             connection.close()
-            yield SandboxedRsync(arguments(str), directory=opened)
+            working_directory = Path(f"/proc/self/fd/{opened}")
+            with start(arguments(str), working_directory=working_directory, extra_environment=environment) as child:
+                yield child
             return
         alive = stack.enter_context(_awaiting_last_process())
         filter_options, descriptors = bubblewrap.syscall_filter(stack)
@@ -116,20 +91,22 @@ def contained_rsync(
         names = {path: f"{_READABLE}{number}" for number, path in enumerate(readable)}
         visible = {str(path): path for path in rsync_programs(configuration.receiving.rsync_command)}
         visible |= {name: path for path, name in names.items()}
-        yield SandboxedRsync(
-            bubblewrap.wrap(
-                bubblewrap.in_same_directory(opened, ["sh", "-c", _SOCKET_TO_NINE, *arguments(names.__getitem__)]),
-                writable={WORKING_DIRECTORY: directory} if is_writable else {},
-                readable=visible if is_writable else {**visible, WORKING_DIRECTORY: directory},
-                hidden=_directories_in_system(configuration),
-                directory=WORKING_DIRECTORY,
-                capabilities=capabilities,
-                options=[*sandbox_availability(configuration.limits).options, *filter_options, "--sync-fd", str(alive)],
-            ),
-            stdin=connection.fileno(),
-            descriptors=(alive, *descriptors),
-            environment={"RSYNC_CONNECT_PROG": _RELAY},
+        argv = bubblewrap.wrap(
+            bubblewrap.in_same_directory(opened, ["sh", "-c", _SOCKET_TO_NINE, *arguments(names.__getitem__)]),
+            writable={WORKING_DIRECTORY: directory} if is_writable else {},
+            readable=visible if is_writable else {**visible, WORKING_DIRECTORY: directory},
+            hidden=_directories_in_system(configuration),
+            directory=WORKING_DIRECTORY,
+            capabilities=capabilities,
+            options=[*sandbox_availability(configuration.limits).options, *filter_options, "--sync-fd", str(alive)],
         )
+        with start(
+            argv,
+            stdin=connection.fileno(),
+            pass_descriptors=(alive, *descriptors),
+            extra_environment={"RSYNC_CONNECT_PROG": _RELAY, **environment},
+        ) as child:
+            yield child
 
 
 def _opened(stack: ExitStack, directory: Path, root: int | None) -> int:

@@ -199,11 +199,11 @@ def _differing(
                 lambda seen: _arguments(configuration.receiving, daemon, seen(listing), system),
                 configuration=configuration,
                 port=daemon.port,
+                password=daemon.password,
                 capabilities=capabilities.of_receiver(configuration.receiving, fake_super=system.fake_super),
                 directory=tree,
                 readable=[listing],
-            ) as receiver,
-            receiver.start(password=daemon.password) as child,
+            ) as child,
         ):
             watch = watchdog.Watchdog(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
             with processes.output_reader(

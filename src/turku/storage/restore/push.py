@@ -102,8 +102,6 @@ def push(
             capabilities=capabilities.of_sender(configuration.receiving),
             root=restore.root,
             port=port,
-        ) as sender,
-        sender.start(
             password=Secret(credentials.password),
             on_line=lambda line: log(line) if line else None,
         ) as child,

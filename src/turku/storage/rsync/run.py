@@ -169,6 +169,9 @@ def run(
             ),
             configuration=configuration,
             port=daemon.port,
+            password=daemon.password,
+            on_line=lambda line: log(line) if line else None,
+            on_bytes=output.add_message,
             capabilities=capabilities.of_receiver(
                 configuration.receiving,
                 fake_super=support.fake_super,
@@ -177,11 +180,6 @@ def run(
             directory=workspace.directory,
             is_writable=not scope.is_dry_run,
             readable=workspace.basis if scope.files_from is None else (*workspace.basis, scope.files_from),
-        ) as receiver,
-        receiver.start(
-            password=daemon.password,
-            on_line=lambda line: log(line) if line else None,
-            on_bytes=output.add_message,
         ) as child,
     ):
         begin = time.monotonic()
