@@ -43,7 +43,7 @@ from tests.support.loop_volume import loop_volume
 from tests.support.mutating_relay import MutatingRelay, Plan
 
 from turku.storage.backup.job import BackupReport
-from turku.storage.containment import processes, sandbox
+from turku.storage.containment import sandbox, watchdog
 from turku.storage.fs.remove import remove_tree
 
 SESSIONS = 10_000
@@ -194,7 +194,7 @@ class Worker:
         try:
             with fuzzed_volume(directory, volume, mode) as fuzzed:
                 # The machine's daemon is none of a session's.
-                daemon = processes.descendants(os.getpid())
+                daemon = watchdog.descendants(os.getpid())
                 for session in range(sessions):
                     faults = self._session(fuzzed, number, session, daemon)
                     if session % HONEST_EVERY == HONEST_EVERY - 1 or session == sessions - 1:

@@ -30,7 +30,7 @@ from turku.storage.integrity.scrub import ScrubShare
 from turku.storage.rsync import change_log
 from turku.storage.rsync.change_log import Change, ChangeKind
 from turku.storage.snapshots import assembly
-from turku.storage.snapshots.base_copy import IncrementalFailed
+from turku.storage.snapshots.assembly import IncrementalFailed
 
 SESSIONS = 40
 TMPFS = Path("/dev/shm")

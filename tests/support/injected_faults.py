@@ -41,7 +41,7 @@ from turku.storage.backup.job import BackupJob, BackupReport
 from turku.storage.backup.run import back_up
 from turku.storage.catalog import database
 from turku.storage.commands import maintenance
-from turku.storage.containment import bubblewrap, processes
+from turku.storage.containment import bubblewrap, watchdog
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
@@ -296,7 +296,7 @@ class Begun:
     def descendants(self, name: str) -> list[int]:
         """Processes below the child that run a program of this name."""
         found = []
-        for pid in processes.descendants(self.pid):
+        for pid in watchdog.descendants(self.pid):
             with suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().strip() == name:
                     found.append(pid)
@@ -328,7 +328,7 @@ class Begun:
             os.close(self._go)
             self._go = -1
         if self._status is None:
-            below = list(processes.descendants(self.pid))
+            below = list(watchdog.descendants(self.pid))
             for pid in (self.pid, *below):
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)

@@ -23,7 +23,7 @@ from tests.support.injected_faults import LONGEST_SECONDS, Finding
 
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
-from turku.storage.containment import processes
+from turku.storage.containment import watchdog
 
 NAME = "fleet"
 VICTIMS = {
@@ -78,7 +78,7 @@ class FleetStage:
     def _victims(self, ping: int, name: str) -> list[int]:
         if not name:
             return [ping]
-        below = [ping, *processes.descendants(ping)]
+        below = [ping, *watchdog.descendants(ping)]
         # The storage's processes are the sshd's, which is not the agent's child.
         mark = str(self.fleet.directory).encode()
         found = []
@@ -95,7 +95,7 @@ class FleetStage:
         return {sshd.pid for sshd in self.fleet.sshds.values() if sshd.pid is not None}
 
     def _is_of_a_session(self, pid: int) -> bool:
-        return any(pid in processes.descendants(listener) for listener in self._listeners())
+        return any(pid in watchdog.descendants(listener) for listener in self._listeners())
 
     def _look(self, find: Any) -> None:
         there = {path.name: path for path in self.fleet.snapshots(self.machine, "files")}

@@ -16,7 +16,7 @@ from tests.support.rich_tree import make_rich_tree
 from turku.core.configuration.declaration import with_values
 from turku.storage.disk import deletion, snapshot_links, trash
 from turku.storage.snapshots import MODES, SnapshotMode
-from turku.storage.snapshots.base_copy import HardlinkCopy
+from turku.storage.snapshots.assembly import HardlinkCopy
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, FileRes
 from turku.storage.catalog import sync as catalog_sync
 from turku.storage.catalog.scan import SnapshotReader
 from turku.storage.catalog.staging import Staging
-from turku.storage.containment import processes
+from turku.storage.containment import watchdog
 from turku.storage.fs import hardlink_copy
 from turku.storage.registration import coordinator
 from turku.storage.restore import plan, push
@@ -32,8 +32,8 @@ from turku.storage.rsync import change_log
 from turku.storage.rsync.change_log import ChangeLog
 from turku.storage.session import cancellation
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
-from turku.storage.session.heartbeat import Heartbeat
-from turku.storage.snapshots.base_copy import HardlinkCopy, IncrementalFailed
+from turku.storage.session.checkin import Heartbeat
+from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 
 SAYS_MUCH = ["sh", "-c", "yes | head -c 1000000; exit 7"]
 """More than a pipe holds."""
@@ -108,14 +108,14 @@ def test_what_a_failed_reader_leaves_is_read_all_the_same(caplog: pytest.LogCapt
         fail()
 
     with command.start(SAYS_MUCH, stdout=True) as child:
-        with processes.output_reader(child, read) as reader:
+        with watchdog.output_reader(child, read) as reader:
             assert child.wait(60) == 7
         assert not reader.is_alive()
     assert "the rest of it is ignored" in caplog.text
 
 
 def test_what_a_reader_does_not_want_is_read_all_the_same() -> None:
-    with command.start(SAYS_MUCH, stdout=True) as child, processes.output_reader(child, lambda _stream: None):
+    with command.start(SAYS_MUCH, stdout=True) as child, watchdog.output_reader(child, lambda _stream: None):
         assert child.wait(60) == 7
 
 

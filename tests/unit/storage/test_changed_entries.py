@@ -198,7 +198,7 @@ def test_a_hint_is_waited_for() -> None:
     with watched("etc") as (agent, writing):
         timer = threading.Timer(0.2, lambda: os.write(writing, line()))
         timer.start()
-        assert agent.changed_entries("etc", NEVER_SECONDS) == ChangedEntries(7, (b"a",))
+        assert agent.reported.of_source("etc", NEVER_SECONDS) == ChangedEntries(7, (b"a",))
         timer.join()
         assert not agent.is_cancelled
         os.close(writing)
@@ -209,7 +209,9 @@ def test_several_threads_wait_for_the_hints_of_their_sources() -> None:
     found: dict[str, ChangedEntries | None] = {}
     with watched(*names) as (agent, writing):
         threads = [
-            threading.Thread(target=lambda name=name: found.update({name: agent.changed_entries(name, NEVER_SECONDS)}))
+            threading.Thread(
+                target=lambda name=name: found.update({name: agent.reported.of_source(name, NEVER_SECONDS)})
+            )
             for name in names
         ]
         for thread in threads:
@@ -225,7 +227,7 @@ def test_several_threads_wait_for_the_hints_of_their_sources() -> None:
 def test_the_wait_for_a_hint_ends_with_its_time() -> None:
     with watched("etc") as (agent, writing):
         begun = time.monotonic()
-        assert agent.changed_entries("etc", 0.1) is None
+        assert agent.reported.of_source("etc", 0.1) is None
         assert 0.1 <= time.monotonic() - begun < 5
         os.close(writing)
 
@@ -234,7 +236,7 @@ def test_the_wait_for_a_hint_ends_with_the_agent() -> None:
     with watched("etc") as (agent, writing):
         threading.Timer(0.1, lambda: os.close(writing)).start()
         begun = time.monotonic()
-        assert agent.changed_entries("etc", NEVER_SECONDS) is None
+        assert agent.reported.of_source("etc", NEVER_SECONDS) is None
         assert time.monotonic() - begun < 5
         with pytest.raises(AgentDisconnected):
             agent.check()
@@ -244,7 +246,7 @@ def test_the_wait_for_a_hint_ends_when_the_session_ends_itself() -> None:
     with watched("etc") as (agent, writing):
         threading.Timer(0.1, agent.cancel).start()
         begun = time.monotonic()
-        assert agent.changed_entries("etc", NEVER_SECONDS) is None
+        assert agent.reported.of_source("etc", NEVER_SECONDS) is None
         assert time.monotonic() - begun < 5
         os.close(writing)
 
@@ -252,7 +254,7 @@ def test_the_wait_for_a_hint_ends_when_the_session_ends_itself() -> None:
 def test_an_agent_of_an_earlier_release_is_not_waited_for() -> None:
     with watched() as (agent, writing):
         begun = time.monotonic()
-        assert agent.changed_entries("etc", NEVER_SECONDS) is None
+        assert agent.reported.of_source("etc", NEVER_SECONDS) is None
         assert time.monotonic() - begun < 5
         os.close(writing)
 
@@ -260,7 +262,7 @@ def test_an_agent_of_an_earlier_release_is_not_waited_for() -> None:
 def test_malformed_lines_do_not_end_the_session_and_its_end_is_noticed_after_them() -> None:
     with watched("etc") as (agent, writing):
         os.write(writing, b"nonsense\n" * 100 + b"\0" * 10_000)
-        assert agent.changed_entries("etc", NEVER_SECONDS) is None
+        assert agent.reported.of_source("etc", NEVER_SECONDS) is None
         assert not agent.is_cancelled
         os.close(writing)
         with pytest.raises(AgentDisconnected):

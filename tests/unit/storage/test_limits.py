@@ -176,7 +176,7 @@ class NoProcess(Watchdog):
 
     def pretend(self, **figures: int) -> None:
         """The run began with so much more room than there is now."""
-        now = limits.free_space(self._tree)
+        now = limits.free_space(self.tree)
         self._reference = replace(now, **{name: getattr(now, name) + value for name, value in figures.items()})
 
 

@@ -72,7 +72,11 @@ class ChangedEntriesReader:
         return LINES_LIMIT_BYTES if self._asked else 0
 
     def of_source(self, name: str, timeout_seconds: float) -> ChangedEntries | None:
-        """Return the entries that the agent names, None if it does not name all of them in time."""
+        """Return the entries that the agent names. None if it was not asked, is gone, or does not name all in time.
+
+        They do not include changes before their ``since_ns``. They serve a comparison with a snapshot of a session
+        whose ``moment_ns`` was ``since_ns`` or later.
+        """
         if name not in self._asked:
             return None
         with self._news:

@@ -12,8 +12,8 @@ from turku.storage.rsync.change_log import Change, ChangeKind, ItemizedLine
 from turku.storage.rsync.file_errors import FileErrors
 from turku.storage.rsync.request import TransferScope, Workspace, should_list_first
 from turku.storage.rsync.result import COMPLETE, TransferResult
-from turku.storage.snapshots.base_copy import HardlinkCopy
-from turku.storage.snapshots.hard_links import find_other_names
+from turku.storage.snapshots.assembly import HardlinkCopy
+from turku.storage.snapshots.sharing import find_other_names
 
 CHANGED_ENTRIES_SECONDS = 15.0
 """Time that the agent has to name changed entries."""

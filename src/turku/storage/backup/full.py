@@ -23,7 +23,7 @@ from turku.storage.rsync.change_log import Change, ChangeKind
 from turku.storage.rsync.file_errors import FileErrors
 from turku.storage.rsync.request import WHOLE_SOURCE, TransferScope, Workspace
 from turku.storage.rsync.result import TransferResult
-from turku.storage.snapshots import assembly, rsync_inplace, sharing
+from turku.storage.snapshots import assembly, block_sharing, sharing
 
 _FILES_WITH_HOLES_SECONDS = 60.0
 """Time that the agent has to name files with holes. A full run that looks for holes in all files takes much longer."""
@@ -101,7 +101,7 @@ def _fetch_everything(source: SourceTransfer, workspace: Workspace) -> tuple[Sou
     paths: Iterable[bytes] = with_holes or ()
     if with_holes is None:
         paths = (each.path for each in source.planned if each.is_file and not each.link_target)
-    in_place = rsync_inplace.large_files(workspace.directory, paths) if writes_in_place else []
+    in_place = block_sharing.large_files(workspace.directory, paths) if writes_in_place else []
     sparse, plain = source, source.with_options(holes=False)
     if with_holes is None:
         first, later, listed_first = plain, sparse, in_place
@@ -115,7 +115,7 @@ def _fetch_everything(source: SourceTransfer, workspace: Workspace) -> tuple[Sou
             listed = stack.enter_context(source.files_from(Change(path, ChangeKind.CHANGED) for path in listed_first))
             before.append((first, TransferScope(files_from=listed, compares_attributes=False)))
         transferred = later.transfer(workspace, WHOLE_SOURCE, source.changes.add_line, before=before)
-    rsync_inplace.punch_holes(workspace.directory, in_place)
+    block_sharing.punch_holes(workspace.directory, in_place)
     return later, transferred
 
 

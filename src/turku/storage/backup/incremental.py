@@ -23,7 +23,7 @@ from turku.storage.rsync.file_errors import FileErrors
 from turku.storage.rsync.request import TransferScope, Workspace
 from turku.storage.rsync.result import TransferResult
 from turku.storage.snapshots import assembly
-from turku.storage.snapshots.base_copy import HardlinkCopy
+from turku.storage.snapshots.assembly import HardlinkCopy
 
 _CLEANING_SECONDS = 0.5
 _LOG = logging.getLogger(__name__)

@@ -42,7 +42,7 @@ from turku.storage.rsync.file_system_support import probe_file_system
 from turku.storage.rsync.request import TransferOptions, should_compress
 from turku.storage.rsync.result import COMPLETE, SUMMARY_LIMIT
 from turku.storage.snapshots import MODES, SnapshotMode
-from turku.storage.snapshots.base_copy import HardlinkCopy, IncrementalFailed
+from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 
 COLLECT_SECONDS = 0.5
 """Time for deleting in a session. The machine waits for it, while ``turku-storage gc`` has the time."""

@@ -35,11 +35,16 @@ from turku.storage.rsync.file_system_support import FileSystemSupport
 from turku.storage.rsync.request import TransferOptions, TransferScope, Workspace
 from turku.storage.rsync.result import TransferResult
 from turku.storage.snapshots import SnapshotMode, assembly
-from turku.storage.snapshots.base_copy import HardlinkCopy
+from turku.storage.snapshots.assembly import HardlinkCopy
 
 
 class DroppedAttributes:
-    """The basis trees with their attributes. A context manager."""
+    """Attributes of links, FIFOs, sockets and devices that rsync drops with ``--copy-dest``. A context manager.
+
+    With this option rsync makes such an entry anew, and the machine sends attributes only if they differ from those of
+    the entry in the basis, but nothing copies them from there (seen with 3.5.0). An entry without attributes in the
+    basis cannot lose any. All others are fetched without a basis.
+    """
 
     def __init__(self, trees: Sequence[Path], *, fake_super: bool) -> None:
         """With ``fake_super`` rsync stores such entries as files with attributes. Raises OSError."""

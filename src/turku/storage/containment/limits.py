@@ -1,4 +1,8 @@
-"""The limits of one run: time, bytes, files, memory, the machine's quota, and the reserve of the volume."""
+"""The limits of one run: time, bytes, files, memory, the machine's quota, and the reserve of the volume.
+
+A quota counts the disk blocks of all snapshots of a machine, each hard-linked file once. The bytes that runs write are
+added up. Space that deletion frees is found by measuring again when the sum comes near the quota.
+"""
 
 from __future__ import annotations
 

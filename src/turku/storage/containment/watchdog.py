@@ -9,20 +9,26 @@ files are counted that way.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
-from collections.abc import Callable
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from turku.core.cancellation import NEVER, Cancellation
+from turku.core import command
+from turku.core.cancellation import NEVER, Cancellation, Cancelled
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.command import Child
 from turku.core.filesystem.directory_tree import DirectoryTree
-from turku.errors import BackupFailed
-from turku.storage.containment import limits, processes
+from turku.core.line_reading import drained
+from turku.errors import BackupFailed, CommandFailed
 from turku.storage.containment.limits import (
+    RUNS,
     RunLimits,
     SpaceLimitExceeded,
     free_space,
@@ -31,53 +37,127 @@ from turku.storage.containment.limits import (
 from turku.storage.fs import disk_usage
 from turku.storage.fs.disk_usage import VolumeSpace
 
+
+def usage(process: int) -> tuple[int, int]:
+    """Return bytes written to disks and resident memory in bytes of a process and its descendants, reaped ones too."""
+    written = resident = 0
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    for each in (process, *descendants(process)):
+        directory = Path("/proc", str(each))
+        # It may end, or be another user's, at any moment.
+        with suppress(OSError, ValueError):
+            for line in (directory / "io").read_text().splitlines():
+                if line.startswith("write_bytes:"):
+                    written += int(line.split()[1])
+        with suppress(OSError, ValueError):
+            resident += int((directory / "statm").read_text().split()[1]) * page_bytes
+    return written, resident
+
+
+def descendants(process: int) -> list[int]:
+    """Return the running processes that the process and its children started."""
+    found: list[int] = []
+    waiting = [process]
+    while waiting:
+        with suppress(OSError):
+            for thread in Path("/proc", str(waiting.pop()), "task").iterdir():
+                with suppress(OSError):
+                    children = [int(word) for word in (thread / "children").read_text().split()]
+                    found += children
+                    waiting += children
+    return found
+
+
+_END_TIMEOUT_SECONDS = 3.0
+_LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def output_reader(
+    child: command.Child,
+    read: Callable[[IO[bytes]], None],
+    *,
+    abandon: Callable[[], None] = lambda: None,
+    timeout_seconds: float | None = None,
+) -> Iterator[threading.Thread]:
+    """Read the child's output in a thread, to its end. The block waits for the child.
+
+    Output that ``read`` leaves, for instance because it raised, is discarded. If the block raises, ``abandon`` makes
+    ``read`` return and the child is ended, so that its stream is not closed under the thread. After the block the
+    thread is joined, for ``timeout_seconds`` at most.
+    """
+
+    def read_all() -> None:
+        with drained(child.stdout):
+            try:
+                read(child.stdout)
+            except Cancelled:
+                # The thread that waits for the child notices it too.
+                return
+            except Exception:
+                _LOG.exception("reading the output of %s failed, the rest of it is ignored", child.argv[0])
+
+    reader = threading.Thread(target=read_all, daemon=True)
+    reader.start()
+    try:
+        yield reader
+    except BaseException:
+        abandon()
+        _end(child)
+        reader.join(_END_TIMEOUT_SECONDS)
+        raise
+    reader.join(timeout_seconds)
+
+
+def _end(child: command.Child) -> None:
+    """Ask the processes below the child to end, and give rsync a moment to remove half received files.
+
+    A signal to the child itself would end bubblewrap, which kills all of them at once.
+    """
+    for process in descendants(child.pid):
+        with suppress(OSError):
+            os.kill(process, signal.SIGTERM)
+    with suppress(CommandFailed):
+        child.wait(_END_TIMEOUT_SECONDS)
+
+
 _CHECK_SECONDS: Final = 0.5
 _NO_INODES_CHECK_SECONDS: Final = 60.0
 """btrfs and others count no inodes. There a run's files are counted this often at most."""
 
 
+@dataclass(eq=False)
 class Watchdog:
-    """Checks a run against its limits.
+    """Checks a run against its limits."""
 
-    ``process`` is the child that was started. ``tree`` is the directory to which it writes, on the volume to watch. In
-    a tree that is not new, a partly changed file is not counted as written whole.
-    """
+    limits: RunLimits
+    process: int
+    """The child that was started."""
+    tree: Path
+    """The directory to which it writes, on the volume to watch."""
+    is_new_tree: bool = True
+    """False if files of the tree are changed in place. A partly changed file is not counted as written whole."""
+    machine_dir: Path | None = None
+    clock: Clock = SYSTEM_CLOCK
+    spooled_bytes: Callable[[], int] = lambda: 0
+    """Returns the size of this process's change logs on the volume while the run goes on."""
+    written_bytes: int = 0
+    """The bytes that the run has written so far, as far as known."""
+    exceeds_space: bool = False
+    """True if the violation is about space and not about time or memory."""
 
-    def __init__(
-        self,
-        limits: RunLimits,
-        *,
-        process: int,
-        tree: Path,
-        is_new_tree: bool = True,
-        machine_dir: Path | None = None,
-        clock: Clock = SYSTEM_CLOCK,
-        spooled_bytes: Callable[[], int] = lambda: 0,
-    ) -> None:
-        """``spooled_bytes`` returns the size of this process's change logs on the volume while the run goes on."""
-        self._spooled_bytes = spooled_bytes
-        self._limits = limits
-        self._machine_dir = machine_dir
-        self._is_new_tree = is_new_tree
-        self._process = process
-        self._tree = tree
-        self._clock = clock
-        self._begin_monotonic = clock.monotonic_seconds()
-        self._begin = clock.now().timestamp()
-        self._reference = self._before = free_space(tree)
-        self._counted = self._begin_monotonic
-        self.written_bytes = 0
-        """The bytes that the run has written so far, as far as known."""
-        self.exceeds_space = False
-        """True if the violation is about space and not about time or memory."""
+    def __post_init__(self) -> None:
+        self._begin_monotonic = self._counted = self.clock.monotonic_seconds()
+        self._begin = self.clock.now().timestamp()
+        self._reference = self._before = free_space(self.tree)
 
     def violation(self) -> str | None:
         """Return the limit that the run exceeds, as a sentence. None if it keeps within all limits."""
-        limits = self._limits
-        seconds = self._clock.monotonic_seconds() - self._begin_monotonic
+        limits = self.limits
+        seconds = self.clock.monotonic_seconds() - self._begin_monotonic
         if limits.seconds is not None and seconds > limits.seconds:
             return f"it ran longer than {limits.seconds:g} s (max_run_seconds)"
-        written, memory = processes.usage(self._process)
+        written, memory = usage(self.process)
         self.written_bytes = max(self.written_bytes, written)
         if limits.memory_bytes is not None and memory > limits.memory_bytes:
             return f"it used more than {limits.memory_bytes} bytes of memory (max_run_memory_bytes)"
@@ -90,40 +170,40 @@ class Watchdog:
 
         A short run may end before its first check. The space that the volume lost meanwhile then counts for it.
         """
-        return max(self.written_bytes, self._before.available_bytes - free_space(self._tree).available_bytes)
+        return max(self.written_bytes, self._before.available_bytes - free_space(self.tree).available_bytes)
 
     def _space_violation(self) -> str | None:
-        now = free_space(self._tree)
-        reserve = self._limits.reserve_percent
+        now = free_space(self.tree)
+        reserve = self.limits.reserve_percent
         if now.free_percent < reserve:
             return reserve_violation(now.free_percent, reserve)
         return self._bytes_violation() or self._count_violation(now)
 
     def _bytes_violation(self) -> str | None:
-        limit = self._limits.bytes
+        limit = self.limits.bytes
         written = self.written_bytes
-        if self._limits.shares_bytes and self._machine_dir is not None:
-            written = limits.RUNS.written_bytes(self._machine_dir) - self._limits.counted_bytes
-        if limit is not None and written + self._spooled_bytes() > limit:
-            return f"it wrote more than {limit} bytes ({self._limits.bytes_reason})"
+        if self.limits.shares_bytes and self.machine_dir is not None:
+            written = RUNS.written_bytes(self.machine_dir) - self.limits.counted_bytes
+        if limit is not None and written + self.spooled_bytes() > limit:
+            return f"it wrote more than {limit} bytes ({self.limits.bytes_reason})"
         return None
 
     def _count_violation(self, now: VolumeSpace) -> str | None:
-        limits = self._limits
+        limits = self.limits
         alarm = limits.bytes is not None and self._reference.available_bytes - now.available_bytes > limits.bytes
         if limits.files is not None and not alarm:
             if self._reference.free_inodes is not None and now.free_inodes is not None:
                 alarm = self._reference.free_inodes - now.free_inodes > limits.files
             else:
-                alarm = self._clock.monotonic_seconds() - self._counted > _NO_INODES_CHECK_SECONDS
+                alarm = self.clock.monotonic_seconds() - self._counted > _NO_INODES_CHECK_SECONDS
         if not alarm:
             return None
         # All runs change the volume's free space, so only the entries that this run made count.
-        new_files, new_bytes = _made_since(self._tree, self._begin)
-        if self._is_new_tree:
+        new_files, new_bytes = _made_since(self.tree, self._begin)
+        if self.is_new_tree:
             self.written_bytes = max(self.written_bytes, new_bytes)
         self._reference = now
-        self._counted = self._clock.monotonic_seconds()
+        self._counted = self.clock.monotonic_seconds()
         if limits.files is not None and new_files > limits.files:
             return f"it made more than {limits.files} files (max_run_files)"
         return self._bytes_violation()

@@ -25,7 +25,7 @@ from turku.protocol.integrity_messages import DamagedFile, SourceIntegrity
 from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
 from turku.storage.config.model import ReceivingConfig, StorageConfig, StorageState
-from turku.storage.containment import capabilities, limits, processes, sandbox, watchdog
+from turku.storage.containment import capabilities, limits, sandbox, watchdog
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
@@ -39,7 +39,7 @@ from turku.storage.rsync.request import (
     RsyncDaemon,
     require_valid_username,
 )
-from turku.storage.snapshots.hard_links import find_other_names
+from turku.storage.snapshots.sharing import find_other_names
 
 ASKED_PERCENT = 100.0
 """The share that ``verify --against-source`` requests."""
@@ -206,7 +206,7 @@ def _differing(
             ) as child,
         ):
             watch = watchdog.Watchdog(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
-            with processes.output_reader(
+            with watchdog.output_reader(
                 child, lambda stream: _read(stream, looked_at, found), timeout_seconds=_READ_TIMEOUT_SECONDS
             ):
                 code = watchdog.wait_for(child, watch, cancellation)

@@ -41,7 +41,7 @@ from turku.protocol.restore_messages import (
     wire_path,
 )
 from turku.storage.config.model import ReceivingConfig, StorageConfig
-from turku.storage.containment import capabilities, processes, sandbox
+from turku.storage.containment import capabilities, sandbox, watchdog
 from turku.storage.restore import plan
 from turku.storage.restore.plan import LostPaths, PreparedRestore
 from turku.storage.restore.recorded_entries import RecordedEntries, is_fake_super
@@ -106,7 +106,7 @@ def push(
             on_line=lambda line: log(line) if line else None,
         ) as child,
     ):
-        with processes.output_reader(
+        with watchdog.output_reader(
             child, lambda stream: _report(configuration, restore, answers, stream, others, lost=lost)
         ):
             exit_code = child.wait(configuration.limits.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -21,8 +22,7 @@ from turku.errors import TurkuError
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import bubblewrap, capabilities, limits, sandbox
 from turku.storage.containment.limits import RunLimits
-from turku.storage.containment.processes import output_reader
-from turku.storage.containment.watchdog import Watchdog, wait_for
+from turku.storage.containment.watchdog import Watchdog, output_reader, wait_for
 from turku.storage.fs import tree as fs
 from turku.storage.rsync import change_log, messages, stats
 from turku.storage.rsync.arguments import arguments
@@ -43,51 +43,50 @@ _STATISTICS = (
 )
 
 
+@dataclass
 class OutputReader:
-    """Parses the output of one rsync run."""
+    """The reader of one run's standard output: lines about entries, statistics, and messages.
 
-    def __init__(
-        self,
-        module: str,
-        suffixes: stats.SuffixCounter,
-        on_entry: Callable[[ItemizedLine], None],
-        *,
-        has_targets: bool,
-        directory: bytes,
-    ) -> None:
-        """``on_entry`` is called for each line about an entry. ``directory`` is the directory in which rsync works."""
-        self.suffixes = suffixes
+    The lines name the entries to look at, and nothing more. A machine's messages come in the same stream, so contents
+    and checksums are taken from the tree itself.
+    """
+
+    module: str
+    suffixes: stats.SuffixCounter
+    on_entry: Callable[[ItemizedLine], None]
+    """Is called for each line about an entry."""
+    has_targets: bool
+    directory: bytes
+    """The directory in which rsync works."""
+    is_abandoned: bool = False
+
+    def __post_init__(self) -> None:
         self.statistics: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.others: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.all_lines_parsed = True
         self.skipped_devices = 0
         self.file_errors = FileErrors()
         self.marker = change_log.random_marker()
-        self._directory = directory
-        self._module = module
-        self._on_entry = on_entry
-        self._has_targets = has_targets
-        self._is_abandoned = False
 
     def abandon(self) -> None:
         """Make ``read`` return without reading the rest."""
-        self._is_abandoned = True
+        self.is_abandoned = True
 
     def add_message(self, raw: bytes) -> None:
         """Parse a line that may be about a single entry, from either stream."""
-        self.file_errors.parse_line(raw, directory=self._directory)
+        self.file_errors.parse_line(raw, directory=self.directory)
 
     def read(self, stream: IO[bytes]) -> None:
         """Read the stream to its end."""
         try:
             for raw in lines_of(stream, limit_bytes=change_log.LINE_LIMIT_BYTES):
-                if self._is_abandoned:
+                if self.is_abandoned:
                     return
                 self._parse(raw)
         except Exception:
             # rsync would wait forever if nobody read its output.
             self.all_lines_parsed = False
-            _LOG.exception("%s: parsing rsync's output failed, the rest of it is ignored", self._module)
+            _LOG.exception("%s: parsing rsync's output failed, the rest of it is ignored", self.module)
             while stream.read(65536):
                 pass
 
@@ -96,11 +95,11 @@ class OutputReader:
             # rsync's next line may continue where a machine's message ends.
             self.all_lines_parsed = False
         if self.marker in raw:
-            line = change_log.parse(raw, self.marker, has_targets=self._has_targets)
+            line = change_log.parse(raw, self.marker, has_targets=self.has_targets)
             if line is None:
                 self.all_lines_parsed = False
                 return
-            self._on_entry(line)
+            self.on_entry(line)
             if line.is_new_file:
                 self.suffixes.add(line.path)
             return
@@ -113,7 +112,7 @@ class OutputReader:
         elif text:
             self.add_message(raw)
             self.others.append(text)
-            _LOG.debug("%s: %s", self._module, text)
+            _LOG.debug("%s: %s", self.module, text)
 
 
 _LAST_LINES_TIMEOUT_SECONDS = 5.0

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from turku.core.cancellation import Cancellation, Cancelled
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.protocol.session_framing import SESSION_REQUEST_LIMIT_BYTES
-from turku.storage.backup.changed_entries import ChangedEntries, ChangedEntriesReader
+from turku.storage.backup.changed_entries import ChangedEntriesReader
 
 _CHUNK_BYTES = 16 * 1024
 _LOG = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ class SessionCancellation(Cancellation):
         self._longest_seconds = longest_seconds
         self._deadline = None if longest_seconds is None else clock.monotonic_seconds() + longest_seconds
         self._clock = clock
-        self._changed = ChangedEntriesReader(asked_sources)
+        self.reported = ChangedEntriesReader(asked_sources)
+        """The changed entries that the agent names. Any thread may ask it."""
         self._over, self._end_of_block = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._watch, name="agent", daemon=True)
 
@@ -64,23 +65,7 @@ class SessionCancellation(Cancellation):
     def cancel(self) -> None:
         """End all work of the session, and all waiting for changed entries."""
         super().cancel()
-        self._changed.end()
-
-    def changed_entries(self, source: str, timeout_seconds: float) -> ChangedEntries | None:
-        """Return the recently changed entries of the source, as the agent names them. Any thread may call this.
-
-        Returns None if the agent was not asked, cannot name them, is gone, or does not answer in time. The entries do
-        not include changes before their ``since_ns``. They serve a comparison with a snapshot of a session whose
-        ``moment_ns`` was ``since_ns`` or later.
-        """
-        return self._changed.of_source(source, timeout_seconds)
-
-    def files_with_holes(self, source: str, timeout_seconds: float) -> frozenset[bytes] | None:
-        """Return the source's files that have holes, as the agent names them. Any thread may call this.
-
-        Returns None if the agent was not asked, cannot name them, is gone, or does not answer in time.
-        """
-        return self._changed.with_holes(source, timeout_seconds)
+        self.reported.end()
 
     def _watch(self) -> None:
         try:
@@ -95,7 +80,7 @@ class SessionCancellation(Cancellation):
     def _is_over_first(self) -> bool:
         """Wait until the block ends and return True, or until the agent's input or the session's time ends."""
         received_bytes = 0
-        limit_bytes = SESSION_REQUEST_LIMIT_BYTES + self._changed.limit_bytes
+        limit_bytes = SESSION_REQUEST_LIMIT_BYTES + self.reported.limit_bytes
         poll = select.poll()
         if self._input is not None:
             poll.register(self._input, select.POLLIN)
@@ -117,5 +102,5 @@ class SessionCancellation(Cancellation):
                 if not chunk:
                     break
                 received_bytes += len(chunk)
-                self._changed.feed(chunk)
+                self.reported.feed(chunk)
         return False

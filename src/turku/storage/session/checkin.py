@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +17,11 @@ from turku.core import retry
 from turku.core.clock import Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
-from turku.errors import ApiError, ApiUnreachable, BackupFailed, InvalidValue, LockHeld, TurkuError
+from turku.errors import ApiError, ApiNotFound, ApiUnreachable, BackupFailed, InvalidValue, LockHeld, TurkuError
 from turku.policy import names
 from turku.protocol.messages import (
+    HEARTBEAT_CALL,
+    HEARTBEAT_SECONDS,
     STRATEGY_REASON_LIMIT,
     WARNINGS_LIMIT,
     Empty,
@@ -28,6 +32,8 @@ from turku.protocol.messages import (
     SourceOrder,
     SourceReport,
     StorageCredentials,
+    StorageHeartbeatAnswer,
+    StorageHeartbeatRequest,
     StoragePingCheckinAnswer,
     StoragePingCheckinRequest,
     StoragePingSourceUpdateRequest,
@@ -39,9 +45,77 @@ from turku.storage.disk import machine_links, volumes
 from turku.storage.registration.coordinator import Coordinator
 from turku.storage.session import session_slots
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
-from turku.storage.session.heartbeat import Heartbeat
 
-"""Pauses before each retry of a report. A coordinator restarts within them."""
+_LAST_WORD_SECONDS: Final = 10.0
+"""The time that a session waits for its last heartbeat. The lease ends by itself."""
+
+
+class Heartbeat:
+    """Sends heartbeats in a thread from ``begin`` to the end of the block. A context manager.
+
+    They extend the machine's lease of a slot. A killed session sends no more, and its slot is free within minutes. A
+    coordinator of the existing system does not know the call, and is asked once.
+    """
+
+    def __init__(self, configuration: StorageConfig, uuid: str, *, pause_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._configuration = configuration
+        self._uuid = uuid
+        self._pause_seconds = pause_seconds
+        self._left: set[str] = set()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_known = True
+        self._is_leased = True
+
+    def __enter__(self) -> Heartbeat:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(_LAST_WORD_SECONDS)
+
+    def begin(self, sources: Iterable[str]) -> None:
+        """Begin the heartbeats of a lease for these sources. Without sources there is no lease."""
+        self._left = set(sources)
+        if self._left:
+            self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+            self._thread.start()
+
+    def reported(self, source: str) -> None:
+        """Note that the coordinator has the source's report. With the last one it ends the lease by itself."""
+        self._left.discard(source)
+
+    def _beat(self) -> None:
+        coordinator = Coordinator(self._configuration).beyond_contract()
+        while self._is_known and not self._over.wait(self._pause_seconds):
+            self._tell(coordinator, ended=False)
+        if self._is_known and self._left:
+            self._tell(coordinator, ended=True)
+
+    def _tell(self, coordinator: Coordinator, *, ended: bool) -> None:
+        def message(credentials: StorageCredentials) -> StorageHeartbeatRequest:
+            return StorageHeartbeatRequest(credentials, MachineReference(self._uuid), ended)
+
+        try:
+            answer = coordinator.call(HEARTBEAT_CALL, message, StorageHeartbeatAnswer)
+        except ApiNotFound as error:
+            # Existing coordinators do not have the call.
+            self._is_known = False
+            _LOG.debug("heartbeat: %s", error.message)
+        except TurkuError as error:
+            _LOG.debug("heartbeat: %s", error.message)
+        except Exception:
+            # The next one may succeed. Without any, the session loses its slot within minutes.
+            _LOG.exception("heartbeat: internal error, the heartbeat was not sent")
+        else:
+            if not ended and not answer.leased and self._is_leased:
+                _LOG.warning(
+                    "the coordinator got no heartbeat of this session in time, and may give its slot to another machine"
+                )
+            self._is_leased = answer.leased
+
+
 _SUMMARY_LIMIT: Final = 60_000
 _FINDINGS_LIMIT: Final = 20
 _WARNING_LIMIT: Final = 4096
@@ -127,8 +201,8 @@ class Checkin:
             username=credentials.username,
             password=Secret(credentials.password),
             machine_time_ns=None if self.request.moment_ns is UNSET else self.request.moment_ns,
-            changed_entries=functools.partial(self.agent.changed_entries, name),
-            files_with_holes=functools.partial(self.agent.files_with_holes, name),
+            changed_entries=functools.partial(self.agent.reported.of_source, name),
+            files_with_holes=functools.partial(self.agent.reported.with_holes, name),
         )
         outcome = self._back_up(job)
         if outcome is None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -42,16 +43,16 @@ class SessionKind(Enum):
     """Browsing, and restores that the agent asked for without a checkin."""
 
 
+@dataclass
 class SessionSlots:
     """The slots of one machine's session. A context manager that frees them."""
 
-    def __init__(self, lock_dir: Path, uuid: str, *, at_once: int, history_at_once: int) -> None:
-        self._lock_dir = lock_dir
-        self._uuid = uuid
-        self._at_once = at_once
-        self._history_at_once = history_at_once
-        self._unread = ExitStack()
-        self._held = ExitStack()
+    lock_dir: Path
+    uuid: str
+    at_once: int
+    history_at_once: int
+    _unread: ExitStack = field(default_factory=ExitStack)
+    _held: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def of(cls, content: Mapping[str, Any], uuid: str) -> SessionSlots:
@@ -75,23 +76,23 @@ class SessionSlots:
         """Take a slot for reading the request. Raises LockHeld."""
         self._take(
             self._unread,
-            (f"session-{self._uuid}-unread-{number}" for number in range(UNREAD_SESSIONS)),
+            (f"session-{self.uuid}-unread-{number}" for number in range(UNREAD_SESSIONS)),
             f"{UNREAD_SESSIONS} sessions of this machine are open here that have not sent a request",
             "they end by themselves within half a minute; try again then",
         )
-        self._take_one_of_all(self._unread, "session-unread", range(self._at_once))
+        self._take_one_of_all(self._unread, "session-unread", range(self.at_once))
 
     def turn_to(self, kind: SessionKind) -> None:
         """Exchange the slot for reading for one of this kind. Raises LockHeld."""
         if kind is SessionKind.CHECKIN:
             self._take(
                 self._held,
-                [f"machine-{self._uuid}"],
+                [f"machine-{self.uuid}"],
                 "another session of this machine is running",
                 "its backup goes on; remaining sources are backed up at a later ping",
             )
             # From the other end than other kinds, which get half of the slots at most: backups come first.
-            self._take_one_of_all(self._held, "session", range(self._at_once - 1, -1, -1))
+            self._take_one_of_all(self._held, "session", range(self.at_once - 1, -1, -1))
         else:
             count, what, hint = {
                 SessionKind.RESTORE: (
@@ -100,27 +101,27 @@ class SessionSlots:
                     "end one of them; one that nobody uses ends by itself (restore_idle_seconds)",
                 ),
                 SessionKind.HISTORY: (
-                    self._history_at_once,
+                    self.history_at_once,
                     "sessions of this machine browse or restore here already (machine_history_sessions)",
                     "wait until one of them has ended",
                 ),
             }[kind]
-            names = (f"session-{self._uuid}-{kind.value}-{number}" for number in range(count))
+            names = (f"session-{self.uuid}-{kind.value}-{number}" for number in range(count))
             self._take(self._held, names, f"{count} {what}", hint)
-            self._take_one_of_all(self._held, "session", range((self._at_once + 1) // 2))
+            self._take_one_of_all(self._held, "session", range((self.at_once + 1) // 2))
         self._unread.close()
 
     def _take_one_of_all(self, stack: ExitStack, name: str, numbers: Iterable[int]) -> None:
         self._take(
             stack,
             (f"{name}-{number}" for number in numbers),
-            f"this storage serves as many sessions as it may at once (max_sessions: {self._at_once})",
+            f"this storage serves as many sessions as it may at once (max_sessions: {self.at_once})",
             "try again later; backups that are due stay due",
         )
 
     def _take(self, stack: ExitStack, names: Iterable[str], refusal: str, hint: str) -> None:
         try:
-            stack.enter_context(lock.one_of(self._lock_dir, names))
+            stack.enter_context(lock.one_of(self.lock_dir, names))
         except LockHeld:
             raise LockHeld(refusal, hint=hint) from None
 

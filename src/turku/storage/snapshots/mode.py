@@ -137,7 +137,11 @@ class BuiltTree(SnapshotMode):
 
 
 class LinkDest(BuiltTree):
-    """rsync writes to the staging directory, and reads the base and trees that another mode left."""
+    """Each snapshot is a whole tree, and its unchanged files are hard links into the one before it.
+
+    rsync makes none of these links. It writes differences to the staging directory, and reads the base and trees that
+    another mode left. Our own code assembles the tree (``assembly.py``).
+    """
 
     name = snapshot_mode.LINK_DEST
 
@@ -156,7 +160,7 @@ class LinkDest(BuiltTree):
 
 
 class InPlace(SnapshotMode):
-    """The working tree is the backup.
+    """The working tree is the backup, without history, for files that change too much to share.
 
     A source that kept history before may have a working tree that shares files with its snapshots, and syncing in place
     would change both. Such a tree is set aside, and a new one is filled by copying from it and the newest snapshot.
