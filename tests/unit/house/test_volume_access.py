@@ -80,7 +80,6 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("integrity/source_comparison.py", "request"): _VAR,
     ("integrity/source_comparison.py", "percent"): _VAR,
     ("integrity/source_comparison.py", "after_backup"): _VAR,
-    ("session/session_slots.py", "SessionSlots._take"): "lock_dir, which is no volume's",
     ("containment/seccomp.py", "_by_library"): "a file without a name, in the system's temporary directory",
     ("session/tunnel_ownership.py", "_session_sshd"): _PROC,
     ("session/tunnel_ownership.py", "_socket_inodes"): _PROC,

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from turku.core.filesystem.paths import is_entry_path
 from turku.errors import MalformedMessage
@@ -24,6 +24,7 @@ from turku.protocol.changed_entries_messages import (
 )
 from turku.protocol.restore_messages import path_bytes
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _LINE: Any = ChangedEntriesLine | FilesWithHolesLine
 
@@ -77,22 +78,19 @@ class ChangedEntriesReader:
         They do not include changes before their ``since_ns``. They serve a comparison with a snapshot of a session
         whose ``moment_ns`` was ``since_ns`` or later.
         """
-        if name not in self._asked:
-            return None
-        with self._news:
-            self._news.wait_for(lambda: name in self._reported or self._is_over, timeout_seconds)
-            return self._reported.get(name)
+        return self._wait_for(name, self._reported, timeout_seconds)
 
     def with_holes(self, name: str, timeout_seconds: float) -> frozenset[bytes] | None:
         """Return the source's files that have holes, None if the agent does not name all of them in time."""
-        if name not in self._asked:
-            return None
+        # Only the first caller waits.
+        found = self._wait_for(name, self._with_holes, 0.0 if name in self._late else timeout_seconds)
+        self._late.add(name)
+        return found
+
+    def _wait_for(self, name: str, reported: dict[str, T | None], timeout_seconds: float) -> T | None:
         with self._news:
-            # Only the first caller waits.
-            seconds = 0.0 if name in self._late else timeout_seconds
-            if not self._news.wait_for(lambda: name in self._with_holes or self._is_over, seconds):
-                self._late.add(name)
-            return self._with_holes.get(name)
+            self._news.wait_for(lambda: name in reported or self._is_over or name not in self._asked, timeout_seconds)
+            return reported.get(name)
 
     def feed(self, chunk: bytes) -> None:
         """Parse a further part of the agent's input."""

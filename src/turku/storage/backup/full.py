@@ -142,8 +142,7 @@ def _share_with_base(
     sharing.share_unchanged(base_tree, built, compares_contents=compares_contents)
     if errors.unnamed_count:
         raise BackupFailed(
-            f"{transferred.exit_status.meaning}, and rsync did not name them",
-            details="\n".join(transferred.last_lines),
+            f"{transferred.exit_status.meaning}, and rsync did not name them", details="\n".join(transferred.last_lines)
         )
     assembly.take_from_base(base_tree, built, errors.entries)
     return built

@@ -71,11 +71,7 @@ def back_up(
     summary = "\n".join(one_line(line) for line in summary.splitlines())[:SUMMARY_LIMIT]
     _LOG.error("%s: backup failed: %s", job.source_name, "; ".join(summary.splitlines()))
     return BackupReport(
-        success=False,
-        snapshot=None,
-        summary=summary,
-        time_begin=begin.timestamp(),
-        time_end=clock.now().timestamp(),
+        success=False, snapshot=None, summary=summary, time_begin=begin.timestamp(), time_end=clock.now().timestamp()
     )
 
 

@@ -27,13 +27,7 @@ from turku.core.command import Child
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.line_reading import drained
 from turku.errors import BackupFailed, CommandFailed
-from turku.storage.containment.limits import (
-    RUNS,
-    RunLimits,
-    SpaceLimitExceeded,
-    free_space,
-    reserve_violation,
-)
+from turku.storage.containment.limits import RUNS, RunLimits, SpaceLimitExceeded, free_space, reserve_violation
 from turku.storage.fs import disk_usage
 from turku.storage.fs.disk_usage import VolumeSpace
 

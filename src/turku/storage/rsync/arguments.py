@@ -91,10 +91,7 @@ def arguments(
 
 def _scope_options(scope: TransferScope, workspace: Workspace, path_in_sandbox: Callable[[Path], str]) -> list[str]:
     if scope.files_from is None:
-        return [
-            *("--delete", "--delete-excluded"),
-            *(["--no-inc-recursive"] if scope.lists_first else []),
-        ]
+        return [*("--delete", "--delete-excluded"), *(["--no-inc-recursive"] if scope.lists_first else [])]
     # What a failed run left may contain entries that are gone meanwhile, or a directory where a file is to be. rsync
     # 3.2.7 aborts when --delete-missing-args meets a missing entry, so the option is not used without need.
     missing = "--delete-missing-args" if workspace.is_resumed else "--ignore-missing-args"

@@ -68,7 +68,8 @@ class FileErrors:
         elif message.kind not in _UNNAMED:
             self.warning_count += 1
             if len(self.warnings) < WARNINGS_LIMIT:
-                self.warnings.append(describe(message))
+                reason = f" ({message.reason})" if message.reason else ""
+                self.warnings.append(f"{message.shown_path or 'an entry'}: {message.kind}{reason}")
         return message
 
     def _add_entry(self, message: Message) -> None:
@@ -108,9 +109,3 @@ class FileErrors:
     def names_every_error(self) -> bool:
         """True if the errors are about single entries only, and the storage could write."""
         return self.any_reported and not self.storage_failed
-
-
-def describe(message: Message) -> str:
-    """Return the message as a sentence with path, kind and reason."""
-    reason = f" ({message.reason})" if message.reason else ""
-    return f"{message.shown_path or 'an entry'}: {message.kind}{reason}"

@@ -89,9 +89,7 @@ def should_compress(choice: compression.Compression, earlier: Notes) -> bool:
     ``earlier`` are the notes of the base snapshot, or of the snapshot to restore.
     """
     return compression.is_worth_it(
-        choice,
-        ssh_connection=os.environ.get("SSH_CONNECTION", ""),
-        bytes_per_second=earlier.bytes_per_second,
+        choice, ssh_connection=os.environ.get("SSH_CONNECTION", ""), bytes_per_second=earlier.bytes_per_second
     )
 
 

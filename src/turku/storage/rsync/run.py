@@ -32,15 +32,7 @@ from turku.storage.rsync.file_system_support import FileSystemSupport
 from turku.storage.rsync.request import WHOLE_SOURCE, RsyncDaemon, TransferOptions, TransferScope, Workspace
 from turku.storage.rsync.result import TransferResult, exit_status
 
-_STATISTICS = (
-    "Number of ",
-    "Total ",
-    "Literal data:",
-    "Matched data:",
-    "File list ",
-    "sent ",
-    "total size is ",
-)
+_STATISTICS = ("Number of ", "Total ", "Literal data:", "Matched data:", "File list ", "sent ", "total size is ")
 
 
 @dataclass

@@ -84,13 +84,7 @@ def from_run(statistics: Sequence[str], suffixes: SuffixCounter, before: RunStat
         created = _files(values[_CREATED])
         deleted = _files(values["Number of deleted files"])
         transferred, size, transferred_size, literal = (
-            _number(values[key])
-            for key in (
-                _FILES_TRANSFERRED,
-                "Total file size",
-                _SIZE_TRANSFERRED,
-                _LITERAL,
-            )
+            _number(values[key]) for key in (_FILES_TRANSFERRED, "Total file size", _SIZE_TRANSFERRED, _LITERAL)
         )
     except (KeyError, ValueError):
         return None

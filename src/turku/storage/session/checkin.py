@@ -94,11 +94,12 @@ class Heartbeat:
             self._tell(coordinator, ended=True)
 
     def _tell(self, coordinator: Coordinator, *, ended: bool) -> None:
-        def message(credentials: StorageCredentials) -> StorageHeartbeatRequest:
-            return StorageHeartbeatRequest(credentials, MachineReference(self._uuid), ended)
-
         try:
-            answer = coordinator.call(HEARTBEAT_CALL, message, StorageHeartbeatAnswer)
+            answer = coordinator.call(
+                HEARTBEAT_CALL,
+                lambda mine: StorageHeartbeatRequest(mine, MachineReference(self._uuid), ended),
+                StorageHeartbeatAnswer,
+            )
         except ApiNotFound as error:
             # Existing coordinators do not have the call.
             self._is_known = False
@@ -223,10 +224,11 @@ class Checkin:
                 self._report(api, name, self._failure(self.clock.now().timestamp(), one_line(reason)))
 
     def _ask(self, api: Coordinator) -> ScheduledMachine:
-        def request(credentials: StorageCredentials) -> StoragePingCheckinRequest:
-            return StoragePingCheckinRequest(credentials, MachineReference(self.uuid), sends_heartbeats=True)
-
-        machine = api.call("storage_ping_checkin", request, StoragePingCheckinAnswer).machine
+        machine = api.call(
+            "storage_ping_checkin",
+            lambda mine: StoragePingCheckinRequest(mine, MachineReference(self.uuid), sends_heartbeats=True),
+            StoragePingCheckinAnswer,
+        ).machine
         if machine.uuid.lower() != self.uuid:
             raise ApiUnreachable(f"storage_ping_checkin: the answer is about another machine: {machine.uuid:.100}")
         self.heartbeat.begin(machine.scheduled_sources)
@@ -282,13 +284,11 @@ class Checkin:
             return outcome
         from turku.storage.disk.source_directory import SourceDirectory
         from turku.storage.integrity import source_comparison
-        from turku.storage.rsync.request import RsyncDaemon
 
         place = SourceDirectory(job.machine_dir, job.source_name)
-        daemon = RsyncDaemon(job.rsync_port, job.source_name, job.username, job.password)
         try:
             findings = source_comparison.after_backup(
-                self.configuration, place, daemon, outcome.snapshot, cancellation=self.agent
+                self.configuration, place, job.daemon, outcome.snapshot, cancellation=self.agent
             )
         except AgentDisconnected:
             _LOG.info("source %s: the agent ended the session before it was compared", job.source_name)

@@ -30,10 +30,7 @@ _CHUNK_BYTES = 16 * 1024
 
 
 def read(
-    descriptor: int,
-    *,
-    timeout_seconds: float = SESSION_REQUEST_TIMEOUT_SECONDS,
-    clock: Clock = SYSTEM_CLOCK,
+    descriptor: int, *, timeout_seconds: float = SESSION_REQUEST_TIMEOUT_SECONDS, clock: Clock = SYSTEM_CLOCK
 ) -> bytes:
     """Return the text of the request on ``descriptor``, which stays open. Its end means that the agent is gone.
 

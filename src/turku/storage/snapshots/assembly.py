@@ -166,15 +166,11 @@ class ChangeableTree(DirectoryTree):
             for each in self.walk(path, skip_unreadable=False) if is_directory else ():
                 found.push(each.full_path)
             while (inner := found.pop()) is not None:
-                self._remove(inner)
+                self.remove_one(inner)
                 on_deleted(inner)
 
     def remove_one(self, path: bytes) -> None:
-        """Remove the entry or empty directory at the path. The tree itself is not removed. Raises OSError."""
-        if path:
-            self._remove(path)
-
-    def _remove(self, path: bytes) -> None:
+        """Remove the entry or empty directory at the path inside the tree. Raises OSError."""
         directory, name = split(path)
         parent = self.directory(directory)
         if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
@@ -283,7 +279,8 @@ def remove_created(tree: Path, created: Stack) -> None:
         while (path := created.pop()) is not None:
             # A directory with other entries, or an entry that cannot be removed, stays.
             with suppress(OSError):
-                target.remove_one(_inside(path))
+                if inside := _inside(path):
+                    target.remove_one(inside)
 
 
 def _inside(path: bytes) -> bytes:

@@ -178,7 +178,7 @@ class Reflink(BlockSharing):
 
 
 class Btrfs(BlockSharing):
-    """The staging directory is a writable snapshot of the base. Sealed, as a read-only subvolume, it becomes the next."""
+    """The staging directory is a writable snapshot of the base. Sealed read-only, it becomes the next snapshot."""
 
     name = snapshot_mode.BTRFS
 
