@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from turku.core import durable
-from turku.core.configuration.text import KeyPath, Parsed, parse_json
+from turku.core.configuration.text import KeyPath, parse_json, parse_yaml
 from turku.errors import ConfigurationError
 
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -131,7 +131,7 @@ def _read_file(path: Path, merged: MergedFiles) -> None:
         merged.faults.append(Fault(str(path), "is empty; write {} for no keys, or remove it"))
         return
     try:
-        parsed = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else parse_json(text)
+        parsed = parse_yaml(text) if path.suffix in _YAML_SUFFIXES else parse_json(text)
     except (ValueError, RecursionError) as error:
         merged.faults.append(Fault(str(path), f"malformed {path.suffix[1:].upper()}: {error}"))
         return
@@ -147,13 +147,6 @@ def _read_file(path: Path, merged: MergedFiles) -> None:
         merged.lines.pop(key, None)
         if (line := parsed.lines.get((key,))) is not None:
             merged.lines[key] = line
-
-
-def _parse_yaml(text: str) -> Parsed:
-    # The YAML reader takes memory that most programs need not spend.
-    from turku.core.configuration.text import parse_yaml
-
-    return parse_yaml(text)
 
 
 def _place(path: Path, line: int, key: KeyPath) -> str:

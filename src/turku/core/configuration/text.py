@@ -15,10 +15,6 @@ KeyPath = tuple[str, ...]
 """A key with the keys above it."""
 
 
-class Malformed(ValueError):
-    """The text is not in the format of its suffix."""
-
-
 @dataclass
 class Parsed:
     """The content of a file."""
@@ -31,27 +27,22 @@ class Parsed:
 
     def add_key(self, path: KeyPath, line: int) -> None:
         """Record a key. A second occurrence is a fault."""
-        before = self.lines.setdefault(path, line)
-        if before != line or path in self._seen:
-            self.faults.append((line, path, f"is there twice; the first one is in line {before}"))
-        self._seen.add(path)
-
-    def __post_init__(self) -> None:
-        self._seen: set[KeyPath] = set()
+        if path in self.lines:
+            self.faults.append((line, path, f"is there twice; the first one is in line {self.lines[path]}"))
+        else:
+            self.lines[path] = line
 
 
 def parse_json(text: str) -> Parsed:
-    """Return the content of JSON text. Raises Malformed, RecursionError."""
-    try:
-        parsed = Parsed(json.loads(text))
-    except ValueError as error:
-        raise Malformed(str(error)) from None
+    """Return the content of JSON text. Raises ValueError where it is malformed, RecursionError."""
+    parsed = Parsed(json.loads(text))
     for path, line in _json_keys(text):
         parsed.add_key(path, line)
     return parsed
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:\n]', re.DOTALL)
+# A text is a key if a colon follows.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(?=\s*(:?))|[{}\[\]\n]', re.DOTALL)
 
 
 def _json_keys(text: str) -> Iterator[tuple[KeyPath, int]]:
@@ -60,52 +51,39 @@ def _json_keys(text: str) -> Iterator[tuple[KeyPath, int]]:
     # For each open container, the path of its key. None for a list and for containers inside one.
     open_at: list[KeyPath | None] = []
     path: KeyPath | None = ()
-    last = ""
-    is_dictionary: list[bool] = []
     for match in _TOKEN.finditer(text):
         mark = match[0]
         if mark == "\n":
             line += 1
         elif mark in "{[":
-            is_dictionary.append(mark == "{")
-            open_at.append(path if mark == "{" else None)
-            last = ""
+            path = path if mark == "{" else None
+            open_at.append(path)
         elif mark in "}]":
-            is_dictionary.pop()
             open_at.pop()
-            last = ""
-        elif mark == ",":
-            last = ""
-        elif mark == ":":
+            path = None
+        elif match[1]:
             above = open_at[-1]
-            path = None if above is None else (*above, str(json.loads(last)))
+            path = None if above is None else (*above, json.loads(mark))
             if path is not None:
                 yield path, line
-        else:
-            last = mark
-        if mark in "{[,":
-            # The items of a list and the keys of a dictionary have no path yet.
-            path = None if is_dictionary and not is_dictionary[-1] else path
 
 
 def parse_yaml(text: str) -> Parsed:
-    """Return the content of YAML text. Raises Malformed, RecursionError."""
+    """Return the content of YAML text. Raises ValueError where it is malformed, RecursionError."""
     try:
         import yaml
     except ImportError:
-        raise Malformed("YAML needs the PyYAML package; install turku[yaml] or write JSON") from None
+        raise ValueError("YAML needs the PyYAML package; install turku[yaml] or write JSON") from None
     parsed = Parsed(None)
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None:
             _check_node(node, (), parsed, set())
+            # Raises ValueError too, for example for a date that no calendar has.
             parsed.content = loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise Malformed(" ".join(str(error).split())) from error
-    except ValueError as error:
-        # For example a date that no calendar has.
-        raise Malformed(str(error)) from None
+        raise ValueError(" ".join(str(error).split())) from error
     return parsed
 
 
@@ -114,11 +92,12 @@ _MERGE = "tag:yaml.org,2002:merge"
 _UNLIKE_DECIMAL = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*|[-+]?[1-9][0-9_]*(:[0-5]?[0-9])+", re.ASCII)
 
 
-def _check_node(node: Any, path: KeyPath | None, parsed: Parsed, seen: set[int]) -> None:
+def _check_node(node: Any, path: KeyPath, parsed: Parsed, seen: set[int], *, has_path: bool = True) -> None:
+    """Check a node below the key ``path``. Without ``has_path``, a list or a merge lies between them."""
     import yaml
 
     if isinstance(node, yaml.ScalarNode):
-        _check_number(node, path or (), parsed)
+        _check_number(node, path, parsed)
         return
     # The target of an alias is visited once.
     if id(node) in seen:
@@ -126,26 +105,16 @@ def _check_node(node: Any, path: KeyPath | None, parsed: Parsed, seen: set[int])
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            # Items of a list have no key, so the key of the list is named.
-            _check_item(item, path or (), parsed, seen)
+            _check_node(item, path, parsed, seen, has_path=False)
         return
     for key, value in node.value:
-        inner: KeyPath | None = None
+        inner, is_named = path, False
         if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-            _check_number(key, path or (), parsed)
-            if path is not None:
+            _check_number(key, path, parsed)
+            if is_named := has_path:
                 inner = (*path, key.value)
                 parsed.add_key(inner, key.start_mark.line + 1)
-        _check_node(value, inner, parsed, seen)
-
-
-def _check_item(node: Any, path: KeyPath, parsed: Parsed, seen: set[int]) -> None:
-    import yaml
-
-    if isinstance(node, yaml.ScalarNode):
-        _check_number(node, path, parsed)
-    else:
-        _check_node(node, None, parsed, seen)
+        _check_node(value, inner, parsed, seen, has_path=is_named)
 
 
 def _check_number(node: Any, path: KeyPath, parsed: Parsed) -> None:
