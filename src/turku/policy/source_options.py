@@ -226,7 +226,10 @@ def _flag(value: Any) -> bool:
     return value
 
 
-_FLAG = "`true` or `false`"
+def _flag_option(text: str, *, default: bool | None = False, **more: Any) -> Option:
+    return Option("`true` or `false`", text, _flag, default, **more)
+
+
 _LIST = f"list, at most {ENTRIES_LIMIT:,} entries"
 _RULE = f"text, at most {RULE_LENGTH:,} characters"
 OPTIONS: dict[str, Option] = {
@@ -268,11 +271,8 @@ OPTIONS: dict[str, Option] = {
         _exclude,
         [],
     ),
-    "preserve_hard_links": Option(
-        _FLAG,
-        "Keeps several names of one file as hard links, also where the storage does not do so for all sources.",
-        _flag,
-        False,
+    "preserve_hard_links": _flag_option(
+        "Keeps several names of one file as hard links, also where the storage does not do so for all sources."
     ),
     "not_preserved": Option(
         "list",
@@ -282,24 +282,15 @@ OPTIONS: dict[str, Option] = {
         [],
         has_column=False,
     ),
-    "shared_service": Option(
-        _FLAG,
-        "Says that units of one service hold the same data. It is kept and shown, and changes nothing else.",
-        _flag,
-        False,
+    "shared_service": _flag_option(
+        "Says that units of one service hold the same data. It is kept and shown, and changes nothing else."
     ),
-    "large_rotating_files": Option(
-        _FLAG,
+    "large_rotating_files": _flag_option(
         "Files here are large and replaced. No history is kept, unless `snapshot_mode` says otherwise or the storage's "
-        "mode shares blocks.",
-        _flag,
-        False,
+        "mode shares blocks."
     ),
-    "large_modifying_files": Option(
-        _FLAG,
-        "Files here are large and change in place. The same follows as from `large_rotating_files`.",
-        _flag,
-        False,
+    "large_modifying_files": _flag_option(
+        "Files here are large and change in place. The same follows as from `large_rotating_files`."
     ),
     "compress": Option(
         "one of " + ", ".join(f"`{choice}`" for choice in compression.Compression),
@@ -316,22 +307,17 @@ OPTIONS: dict[str, Option] = {
         run_options.KEEP,
         has_column=False,
     ),
-    "compare_contents": Option(
-        _FLAG,
-        "Compares the contents of all files in every backup, not size and time alone. See below.",
-        _flag,
-        False,
-        has_column=False,
+    "compare_contents": _flag_option(
+        "Compares the contents of all files in every backup, not size and time alone. See below.", has_column=False
     ),
-    run_options.ONE_FILE_SYSTEM: Option(
-        _FLAG,
+    run_options.ONE_FILE_SYSTEM: _flag_option(
         "Backs up nothing that is mounted below the source. See below.",
-        _flag,
+        default=None,
         default_text="by path",
         has_column=False,
     ),
-    "expects_mount": Option(
-        _FLAG, "Offers the source only while its path is a mount point. See below.", _flag, False, has_column=False
+    "expects_mount": _flag_option(
+        "Offers the source only while its path is a mount point. See below.", has_column=False
     ),
 }
 """Name to option, in the order in which people are shown them."""

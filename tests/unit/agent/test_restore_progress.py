@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent.restore import progress as restore_progress
-from turku.agent.restore.progress import ProgressDisplay, RestoreProgress
-from turku.agent.restore.result import RestoreResult, count_of
+from turku.agent.restore import result
+from turku.agent.restore.result import ProgressDisplay, RestoreProgress, RestoreResult, count_of
 
 WHOLE = RestoreResult("whole", "etc_1", Path("/srv/x"), files=5000, size_bytes=2**20, verified=5000, seconds=2.0)
 
@@ -20,17 +19,17 @@ def progress(files: int, size_bytes: int, *, seconds: float = 10.0) -> RestorePr
 
 
 def test_a_line_has_files_bytes_rate_and_time_left() -> None:
-    line = restore_progress.progress_line(progress(50, 500))
+    line = result.progress_line(progress(50, 500))
     assert line == "restored 50 of 100 files, 500 B of 1.0 KiB, 50 B/s, 10 s left"
 
 
 def test_without_totals_there_is_no_time_left() -> None:
-    assert restore_progress.progress_line(RestoreProgress(5, 10, None, None, 1.0)) == "restored 5 files, 10 B, 10 B/s"
+    assert result.progress_line(RestoreProgress(5, 10, None, None, 1.0)) == "restored 5 files, 10 B, 10 B/s"
 
 
 @pytest.mark.parametrize(("files", "size_bytes", "left"), [(0, 0, None), (10, 900, 90), (90, 100, 90), (100, 1000, 0)])
 def test_whichever_is_further_behind_tells_the_time_left(files: int, size_bytes: int, left: float | None) -> None:
-    assert restore_progress.seconds_left(progress(files, size_bytes)) == left
+    assert result.seconds_left(progress(files, size_bytes)) == left
 
 
 def test_a_whole_restore_is_one_sentence() -> None:
@@ -69,5 +68,5 @@ def test_a_terminal_has_one_line_that_changes_and_ends(columns: int, monkeypatch
     with closing(ProgressDisplay()) as display:
         for files in (1, 2):
             display.show(progress(files, 10))
-    whole = [restore_progress.progress_line(progress(files, 10))[: columns - 1] for files in (1, 2)]
+    whole = [result.progress_line(progress(files, 10))[: columns - 1] for files in (1, 2)]
     assert terminal.getvalue() == "".join(f"\r{line}\x1b[K" for line in whole) + "\n"

@@ -15,8 +15,7 @@ from turku.agent.restore import browse, dry_run
 from turku.agent.restore import run as restore_run
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.plan import PlannedRestore
-from turku.agent.restore.progress import ProgressDisplay
-from turku.agent.restore.result import RestoreResult, count_of
+from turku.agent.restore.result import ProgressDisplay, RestoreResult, count_of
 from turku.agent.state import staging_records
 from turku.browse.arguments import snapshot_choice
 from turku.core.cli import options as common

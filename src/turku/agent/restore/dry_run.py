@@ -6,7 +6,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Literal
 
 from turku.agent.capture import excluded_paths
@@ -30,11 +30,8 @@ DryRunStep = Literal["create", "replace", "keep", "same", "delete", "lose"]
 
 def lines(agent: AgentConfig, job: RestoreJob) -> Iterator[str]:
     """Yield a line for each path that would be written or deleted, and then the sum. Raises as ``run.restore`` does."""
-    dry_run = _DryRun(agent, job)
-    try:
+    with closing(_DryRun(agent, job)) as dry_run:
         yield from dry_run.lines()
-    finally:
-        dry_run.close()
 
 
 class _DryRun:

@@ -23,8 +23,7 @@ from turku.agent.identity import machine_identity
 from turku.agent.restore import run as restore_run
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.plan import PlannedRestore
-from turku.agent.restore.progress import RestoreProgress
-from turku.agent.restore.result import RestoreResult
+from turku.agent.restore.result import RestoreProgress, RestoreResult
 from turku.agent.state import var_dir
 from turku.core import lock, retry
 from turku.core.filesystem import paths

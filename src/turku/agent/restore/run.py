@@ -23,8 +23,7 @@ from turku.agent.restore.answers import AnswerReader, UnsupportedAttributes
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.placement.placement import Placement
 from turku.agent.restore.plan import PlannedRestore, planned_restore
-from turku.agent.restore.progress import RestoreProgress
-from turku.agent.restore.result import ProblemList, RestoreResult, count_of
+from turku.agent.restore.result import ProblemList, RestoreProgress, RestoreResult, count_of
 from turku.agent.restore.session import HistorySession
 from turku.agent.restore.staging import staging_directory, target
 from turku.agent.restore.staging.target import PreparedTarget

@@ -26,10 +26,8 @@ def is_damaged(identity: Path, keys: Collection[str]) -> bool:
     """Return True if the identity file exists and has none of its keys."""
     try:
         return not _content(identity, keys)
-    except FileNotFoundError:
-        return False
     except OSError:
-        # A file that cannot be read now may be whole.
+        # A file that is missing is not damaged, and one that cannot be read now may be whole.
         return False
 
 
