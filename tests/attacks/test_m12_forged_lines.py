@@ -206,18 +206,14 @@ def test_m12_a_forged_line_changes_nothing_in_what_the_agent_is_told(
 def test_m12_what_was_recorded_without_a_checksum_is_said_to_be_unverified(push: Push) -> None:
     entries, _deleted = told(push([line("<f+++++++++", "wanted/without-checksum")], "wanted"))
     by_path = {entry.path: entry for entry in entries}
-    assert (by_path["wanted/without-checksum"].checksum, by_path["wanted/without-checksum"].is_recorded) == (
-        None,
-        False,
-    )
-    assert by_path["wanted/sent"].is_recorded
+    assert by_path["wanted/without-checksum"].checksum is None
     assert by_path["wanted/sent"].checksum is not None
 
 
 def test_m12_nor_is_it_told_of_what_it_did_not_ask_for(push: Push) -> None:
     answers = push(LINES, "wanted/sent")
     entries, _deleted = told(answers)
-    assert [(entry.path, entry.is_recorded) for entry in entries] == [("wanted/sent", True)]
+    assert [(entry.path, entry.checksum is not None) for entry in entries] == [("wanted/sent", True)]
     # Its own messages come back to it as such.
     (end,) = (each for each in answers if isinstance(each, RestoreEnd))
     assert any(FORGED in text for text in end.last_lines)

@@ -14,7 +14,7 @@ import msgspec
 from turku.core.cli import listing, shell_words
 from turku.core.cli.listing import Say
 from turku.core.units import size
-from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, WirePath, path_bytes
+from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, WirePath, path_bytes, time_ns
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 _Row = TypeVar("_Row")
@@ -68,7 +68,7 @@ def show(
                     listing.mode(row.kind, row.mode),
                     f"{row.uid}:{row.gid}",
                     _size(row),
-                    listing.moment(row.modified_ns, zone),
+                    listing.moment(time_ns(row.modified), zone),
                     _shown(row.path, row.link_target),
                 )
                 for row in rows
@@ -84,7 +84,7 @@ def show(
                 (
                     listing.mode(row.kind, row.mode),
                     _size(row),
-                    listing.moment(row.modified_ns, zone),
+                    listing.moment(time_ns(row.modified), zone),
                     (row.checksum or b"").hex(),
                     (row.attributes or b"").hex(),
                     snapshot_name(row.first or ""),
@@ -160,7 +160,7 @@ def _changed(row: DifferenceRow) -> list[str]:
         "target": before.link_target != after.link_target,
         "mode": before.mode != after.mode,
         "owner": (before.uid, before.gid) != (after.uid, after.gid),
-        "time": before.modified_ns != after.modified_ns,
+        "time": before.modified != after.modified,
         "attributes": None not in (before.attributes, after.attributes) and before.attributes != after.attributes,
     }
     return [part for part, differs in found.items() if differs]
@@ -184,7 +184,7 @@ def _file_object(row: FileRow) -> dict[str, Any]:
         "mode": row.mode,
         "uid": row.uid,
         "gid": row.gid,
-        "mtime_ns": row.modified_ns,
+        "mtime_ns": time_ns(row.modified),
         "checksum": None if row.checksum is None else row.checksum.hex(),
         "link_target": None if row.link_target is None else _wire(row.link_target),
         "attributes": None if row.attributes is None else row.attributes.hex(),

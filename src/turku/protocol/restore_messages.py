@@ -17,10 +17,10 @@ MODULE: Final = "turku-restore"
 """Name of the agent's one writable module."""
 TEMPORARY_DIRECTORY: Final = ".turku-restore"
 """Directory in the target for files that the storage's rsync is writing. The agent creates and removes it."""
-PARTIAL_DIRECTORY: Final = ".turku-restore-partial"
-"""Directory beside an interrupted file, with its part that was written."""
-TemporaryName = Annotated[str, Meta(pattern=r"^\.turku-restore-[0-9a-f]{32}$")]
-"""A name in place of the two above, alone and with ``-partial``. No source contains such names."""
+TemporaryName = Annotated[str, Meta(pattern=r"^\.turku-restore(-[0-9a-f]{32})?$")]
+"""A name in place of the one above. No source contains such names."""
+PARTIAL_SUFFIX: Final = "-partial"
+"""Added to the name, it is the directory beside an interrupted file, with its part that was written."""
 ANSWER_LINE_LIMIT_BYTES: Final = 1024 * 1024
 PATH_LIMIT_BYTES: Final = 16 * 1024
 PATHS_LIMIT: Final = 1000
@@ -42,9 +42,8 @@ LOST_LIMIT_BYTES: Final = 128 * 1024
 """Of their names, so that the answer stays one line."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
-Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-ExactTime = tuple[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)], Annotated[int, Meta(ge=0, lt=10**9)]]
-"""Seconds and nanoseconds of a time outside the range of ``Nanoseconds``. ``mtime_ns`` then has the nearest one."""
+WireTime = tuple[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)], Annotated[int, Meta(ge=0, lt=10**9)]]
+"""Seconds and nanoseconds. JSON readers accept no number for a time of any file system in nanoseconds."""
 Attributes = Annotated[bytes, Meta(max_length=16)]
 """Digest of extended attributes and ACLs (``core.filesystem.extended_attributes``), empty if there are none."""
 Checksum = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -77,15 +76,14 @@ def path_bytes(path: WirePath) -> bytes:
     return path.encode("utf-8", "surrogatepass") if isinstance(path, str) else path.b64
 
 
-def wire_time(time_ns: int) -> tuple[int, ExactTime | None]:
-    """Return ``mtime_ns`` and ``exact_mtime`` of a message."""
-    nearest = max(-(2**63), min(time_ns, 2**63 - 1))
-    return nearest, None if nearest == time_ns else divmod(time_ns, 10**9)
+def wire_time(time_ns: int) -> WireTime:
+    """Return the time as it is sent."""
+    return divmod(time_ns, 10**9)
 
 
-def time_ns(mtime_ns: int, exact_mtime: ExactTime | None) -> int:
+def time_ns(time: WireTime) -> int:
     """Return the time that was sent, in nanoseconds."""
-    return mtime_ns if exact_mtime is None else exact_mtime[0] * 10**9 + exact_mtime[1]
+    return time[0] * 10**9 + time[1]
 
 
 # --- agent to storage: requests
@@ -140,8 +138,8 @@ class FileRestoreRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """True when the agent's rsync checks received files by xxh128, so that its checksums can be compared."""
     of_machine: Text | None = None
     request: Text | None = None
-    temporary: TemporaryName | None = None
-    """Name for half-written files. A storage that uses it says so in its plan."""
+    temporary: TemporaryName = TEMPORARY_DIRECTORY
+    """Name for half-written files."""
     sets: list[Settable] | None = None
     """Properties that the machine can set in the target, and that are sent. Others are reported as ``Unset``.
 
@@ -195,19 +193,13 @@ class FileRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", 
     mode: Count = 0
     uid: Count = 0
     gid: Count = 0
-    mtime_ns: Nanoseconds = 0
+    modified: WireTime = (0, 0)
     checksum: Checksum | None = None
     link_target: WirePath | None = None
     first: Text | None = None
     last: Text | None = None
-    exact_mtime: ExactTime | None = None
     attributes: Attributes | None = None
     """None where they are not known."""
-
-    @property
-    def modified_ns(self) -> int:
-        """Return the exact time of the last change."""
-        return time_ns(self.mtime_ns, self.exact_mtime)
 
 
 class DifferenceRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="difference"):
@@ -235,16 +227,10 @@ class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
     mode: Count
     uid: Count
     gid: Count
-    mtime_ns: Nanoseconds
-    exact_mtime: ExactTime | None = None
+    modified: WireTime
 
     has_acl: bool = False
     """True when it has an ACL, which is not sent. ``mode`` then allows no more than the ACL."""
-
-    @property
-    def modified_ns(self) -> int:
-        """Return the exact time of the last change."""
-        return time_ns(self.mtime_ns, self.exact_mtime)
 
 
 class RestorePlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="plan"):
@@ -260,8 +246,6 @@ class RestorePlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     parents: list[ParentDirectory] = []
     is_by_xxh128: bool = False
     """True when rsync checks transferred files by xxh128, the checksum of the catalog."""
-    temporary: TemporaryName | None = None
-    """The name of the request, if it is used."""
     remarks: Annotated[list[str], Meta(max_length=REMARKS_LIMIT)] = []
     """Sentences that warn of the snapshot: it is empty, quarantined, or dated by a wrong clock."""
     has_labels: bool = False
@@ -282,19 +266,12 @@ class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):
     path: WirePath
     kind: Kind
     size_bytes: Count
-    mtime_ns: Nanoseconds
+    modified: WireTime
     is_sent: bool
-    is_recorded: bool
     checksum: Checksum | None
     target: WirePath | None = None
-    exact_mtime: ExactTime | None = None
     attributes: Attributes | None = None
     """None if the storage does not know them."""
-
-    @property
-    def modified_ns(self) -> int:
-        """Return the exact time of the last change."""
-        return time_ns(self.mtime_ns, self.exact_mtime)
 
 
 class Manifest(msgspec.Struct, frozen=True, tag_field="row", tag="manifest"):

@@ -18,7 +18,7 @@ from tests.support.random_history import state
 
 from turku.core.cli import listing
 from turku.protocol import codec
-from turku.protocol.restore_messages import FileRow
+from turku.protocol.restore_messages import FileRow, time_ns
 from turku.storage import catalog
 from turku.storage.fs import timestamp_range
 from turku.storage.restore import history_rows
@@ -74,8 +74,8 @@ def assert_exact(machine: BackedUpMachine, snapshot: str) -> None:
         assert {path: entry.mtime_ns for path, entry in found.items()} == expected
         for path, entry in found.items():
             row = codec.decode(codec.encode(history_rows.file_row(entry)), FileRow)
-            assert row.modified_ns == expected[path]
-            assert listing.moment(row.modified_ns, UTC)
+            assert time_ns(row.modified) == expected[path]
+            assert listing.moment(time_ns(row.modified), UTC)
 
 
 def test_every_date_is_kept_exactly(machine: BackedUpMachine) -> None:

@@ -20,7 +20,7 @@ from turku.core.cli import shell_words
 from turku.core.filesystem import directory_tree
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.filesystem.spool import BloomFilter
-from turku.protocol.restore_messages import Manifest, ManifestEntry, RestoreEnd, RestorePlan, path_bytes
+from turku.protocol.restore_messages import Manifest, ManifestEntry, RestoreEnd, RestorePlan, path_bytes, time_ns
 
 _TIMEOUT_SECONDS = 3600.0
 _NO_TARGET = -1
@@ -83,9 +83,9 @@ class _DryRun:
         if status is None:
             return "create"
         if entry.kind == "file" and stat.S_ISREG(status.st_mode):
-            if (status.st_size, status.st_mtime_ns) == (entry.size_bytes, entry.modified_ns):
+            if (status.st_size, status.st_mtime_ns) == (entry.size_bytes, time_ns(entry.modified)):
                 return "same"
-            if overwrite == "never" or (overwrite == "older" and status.st_mtime_ns > entry.modified_ns):
+            if overwrite == "never" or (overwrite == "older" and status.st_mtime_ns > time_ns(entry.modified)):
                 return "keep"
         elif overwrite == "never":
             return "keep"

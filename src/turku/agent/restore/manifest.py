@@ -31,6 +31,7 @@ from turku.protocol.restore_messages import (
     SnapshotChoice,
     WirePath,
     path_bytes,
+    time_ns,
 )
 
 _TIMEOUT_SECONDS = 24 * 3600.0
@@ -96,7 +97,7 @@ def _can_trust_metadata(root: int, path: bytes, entry: ManifestEntry) -> bool:
         found = directory_tree.status(root, path)
         if found is None or not stat.S_ISREG(found.st_mode):
             return True
-        if (found.st_size, found.st_mtime_ns) != (entry.size_bytes, entry.modified_ns):
+        if (found.st_size, found.st_mtime_ns) != (entry.size_bytes, time_ns(entry.modified)):
             return True
         return checksum_of(directory_tree.open_file(root, path)) == entry.checksum
     return False

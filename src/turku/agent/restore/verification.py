@@ -49,7 +49,6 @@ class _ExpectedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     kind: Kind
     checksum: bytes | None = None
-    is_recorded: bool = False
     is_sent: bool = False
     target: bytes | None = None
     is_repeated: bool = False
@@ -125,7 +124,7 @@ class Verification:
             # Links are compared last, because rsync creates a link after the manifest named it.
             self._defer(path, _ExpectedEntry(entry.kind, target=target if entry.kind == "link" else None))
             return
-        wanted = _ExpectedEntry("file", entry.checksum, entry.is_recorded, entry.is_sent, is_repeated=is_repeated)
+        wanted = _ExpectedEntry("file", entry.checksum, entry.is_sent, is_repeated=is_repeated)
         if entry.attributes and entry.is_sent and not is_repeated:
             self._add(self._with_attributes, (path, entry.attributes))
         if not entry.is_sent:
@@ -278,7 +277,7 @@ class Verification:
             elif wanted.is_repeated:
                 # rsync sends a file again that changed or was damaged on the way. It still is one file.
                 return
-            elif wanted.checksum is not None and wanted.is_recorded:
+            elif wanted.checksum is not None:
                 self.verified += 1
             else:
                 self.unverifiable += 1

@@ -55,7 +55,6 @@ def directory_rows(opened: Catalog, snapshot: str, path: bytes, *, is_recursive:
 
 def file_row(entry: CatalogEntry) -> FileRow:
     """Return the row of one version of a path, with the snapshots that have it."""
-    mtime_ns, exact_mtime = wire_time(entry.mtime_ns)
     return FileRow(
         wire_path(entry.path),
         entry.kind.value,
@@ -63,12 +62,11 @@ def file_row(entry: CatalogEntry) -> FileRow:
         mode=entry.mode,
         uid=entry.uid,
         gid=entry.gid,
-        mtime_ns=mtime_ns,
+        modified=wire_time(entry.mtime_ns),
         checksum=entry.checksum,
         link_target=None if entry.link_target is None else wire_path(entry.link_target),
         first=entry.first,
         last=entry.last,
-        exact_mtime=exact_mtime,
         attributes=entry.attributes,
     )
 

@@ -169,7 +169,6 @@ def _plan(configuration: StorageState, restore: PreparedRestore, recorded: Recor
         copy_bytes=None if copy_bytes is None else copy_bytes + restore.holes_bytes,
         parents=parents,
         is_by_xxh128=restore.by_xxh128,
-        temporary=restore.request.temporary,
         remarks=_remarks(restore),
         kept=[kind for kind in get_args(Settable) if kind in snapshot.notes.preserved],
     )
@@ -182,7 +181,7 @@ def _parent(restore: PreparedRestore, recorded: RecordedEntries, path: bytes, fo
         found.mode if group is None else posix_acl.narrowed(found.mode, group),
         found.uid,
         found.gid,
-        *wire_time(_time_shown(restore, path, found)),
+        wire_time(_time_shown(restore, path, found)),
         has_acl=posix_acl.ACCESS in names or posix_acl.DEFAULT in names,
     )
 
@@ -244,16 +243,13 @@ class LostPaths:
 
 def manifest_entry(found: CatalogEntry, *, is_sent: bool) -> ManifestEntry:
     """Return a path of the catalog as the agent is told of it."""
-    mtime_ns, exact_mtime = wire_time(found.mtime_ns)
     return ManifestEntry(
         wire_path(found.path),
         found.kind.value,
         found.size,
-        mtime_ns,
+        wire_time(found.mtime_ns),
         is_sent,
-        found.checksum is not None,
         found.checksum,
         None if found.link_target is None else wire_path(found.link_target),
-        exact_mtime,
         found.attributes,
     )

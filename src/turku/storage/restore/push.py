@@ -26,8 +26,7 @@ from turku.protocol.jsonlines import JsonLines
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
-    PARTIAL_DIRECTORY,
-    TEMPORARY_DIRECTORY,
+    PARTIAL_SUFFIX,
     UNSET_NAMES_LIMIT,
     WITH_HOLES_AT_ONCE,
     Deleted,
@@ -126,8 +125,6 @@ def arguments(configuration: ReceivingConfig, restore: PreparedRestore, *, port:
     Raises InvalidValue as ``require_valid_username`` does.
     """
     request = restore.request
-    temporary = request.temporary or TEMPORARY_DIRECTORY
-    partial = PARTIAL_DIRECTORY if request.temporary is None else f"{request.temporary}-partial"
     overwrite = {"never": ["--ignore-existing"], "older": ["--update"], "always": []}[request.overwrite]
     return [
         *configuration.rsync_command,
@@ -153,9 +150,9 @@ def arguments(configuration: ReceivingConfig, restore: PreparedRestore, *, port:
         *overwrite,
         *(["--checksum"] if request.compare_contents else []),
         *(["--delete-delay"] if request.delete else []),
-        f"--temp-dir={temporary}",
-        f"--partial-dir={partial}",
-        f"--filter=- /{temporary}/",
+        f"--temp-dir={request.temporary}",
+        f"--partial-dir={request.temporary}{PARTIAL_SUFFIX}",
+        f"--filter=- /{request.temporary}/",
         *(["--relative", "--no-implied-dirs"] if restore.paths else []),
         "--",
         *(os.fsdecode(b"./" + path) for path in restore.paths or (b"",)),

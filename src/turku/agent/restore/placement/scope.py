@@ -21,7 +21,7 @@ from turku.core.filesystem import directory_tree, holes, posix_acl, removal
 from turku.core.filesystem.paths import joined
 from turku.errors import InvalidValue
 from turku.policy import names
-from turku.protocol.restore_messages import ParentDirectory, Settable, path_bytes
+from turku.protocol.restore_messages import ParentDirectory, Settable, path_bytes, time_ns
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ class ParentDirectories:
                     if self._scope.is_root:
                         os.fchown(descriptor, parent.uid, parent.gid)
                     os.fchmod(descriptor, stat.S_IMODE(parent.mode))
-                    os.utime(descriptor, ns=(parent.modified_ns, parent.modified_ns))
+                    modified_ns = time_ns(parent.modified)
+                    os.utime(descriptor, ns=(modified_ns, modified_ns))
                 if parent.has_acl:
                     self._scope.problems.add(
                         path, "was created without its ACL, because only paths below it are restored"

@@ -18,7 +18,7 @@ from turku.agent.state import staging_records
 from turku.core import durable, lock
 from turku.core.filesystem import directory_tree, removal
 from turku.errors import LockHeld, RestoreFailed, TurkuError
-from turku.protocol.restore_messages import PARTIAL_DIRECTORY, TEMPORARY_DIRECTORY, RestorePlan, Settable
+from turku.protocol.restore_messages import PARTIAL_SUFFIX, RestorePlan, Settable
 
 
 def is_empty(configuration: AgentState, directory: Path) -> bool:
@@ -102,16 +102,13 @@ class PreparedTarget:
         staging = stack.enter_context(
             StagingDirectory.opened(agent, descriptor, directory, job.digest(plan.snapshot), is_target_new=is_new)
         )
-        temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
-        secret_name = job.temporary(agent.state)
-        if plan.temporary == secret_name:
-            temporary, partial = secret_name, f"{secret_name}-partial"
+        temporary = job.temporary(agent.state)
         prepared = cls(
             descriptor,
             staging,
             BasisFiles(),
             temporary.encode(),
-            partial.encode(),
+            f"{temporary}{PARTIAL_SUFFIX}".encode(),
             kinds=frozenset(kinds),
             untouched=excluded_paths.protected_paths(agent.state, job.source_here(agent), directory),
         )
