@@ -110,10 +110,10 @@ def _fetch_everything(source: SourceTransfer, workspace: Workspace) -> tuple[Sou
     # A further name of a file might be written through, if it belonged to another file by the time of the second run.
     first = first.with_options(hard_links=False)
     with ExitStack() as stack:
-        before = []
+        before = None
         if listed_first:
             listed = stack.enter_context(source.files_from(Change(path, ChangeKind.CHANGED) for path in listed_first))
-            before.append((first, TransferScope(files_from=listed, compares_attributes=False)))
+            before = (first, TransferScope(files_from=listed, compares_attributes=False))
         transferred = later.transfer(workspace, WHOLE_SOURCE, source.changes.add_line, before=before)
     block_sharing.punch_holes(workspace.directory, in_place)
     return later, transferred

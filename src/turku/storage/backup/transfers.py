@@ -222,22 +222,20 @@ class SourceTransfer:
         scope: TransferScope,
         on_entry: OnEntry,
         *,
-        before: Sequence[tuple[SourceTransfer, TransferScope]] = (),
+        before: tuple[SourceTransfer, TransferScope] | None = None,
     ) -> TransferResult:
         """Return the result of a complete transfer. Raises BackupFailed, possibly TransferRejected, for any other.
 
-        The runs ``before`` it transfer parts of the same tree, within the same limits. There are none without history.
+        The run ``before`` it transfers a part of the same tree, within the same limits. There is none without history.
         """
         if self.mode.keeps_history:
-            remaining, earlier = self.run_limits, None
+            if before is None:
+                return self._transfer_once(workspace, scope, on_entry)
+            source, part = before
             # The last run removes deleted entries.
-            partly = replace(workspace, is_resumed=False)
-            for source, part in before:
-                done = replace(source, run_limits=remaining)._transfer_once(partly, part, on_entry)
-                remaining = remaining.remaining(done.seconds, done.written_bytes)
-                earlier = done if earlier is None else done.after(earlier)
-            transferred = replace(self, run_limits=remaining)._transfer_once(workspace, scope, on_entry)
-            return transferred if earlier is None else transferred.after(earlier)
+            done = source._transfer_once(replace(workspace, is_resumed=False), part, on_entry)
+            rest = replace(self, run_limits=self.run_limits.remaining(done.seconds, done.written_bytes))
+            return rest._transfer_once(workspace, scope, on_entry).after(done)
         with Stack() as created:
 
             def note(line: ItemizedLine) -> None:
@@ -254,20 +252,16 @@ class SourceTransfer:
                 raise
 
     def _transfer_once(self, workspace: Workspace, scope: TransferScope, on_entry: OnEntry) -> TransferResult:
-        is_complete = exceeds_space = False
         try:
             transferred = self._within_bandwidth_windows(workspace, scope, on_entry)
             if not transferred.exit_status.success and not self.may_be_incomplete(transferred):
                 raise self.failure(transferred)
-            is_complete = True
             return transferred
-        except limits.SpaceLimitExceeded:
-            exceeds_space = True
-            raise
-        finally:
-            if not is_complete and (exceeds_space or self._lacks_space()):
+        except BaseException as error:
+            if isinstance(error, limits.SpaceLimitExceeded) or self._lacks_space():
                 # The next run would start from it, but others need the space more (threats M11).
                 self.mode.discard_staging()
+            raise
 
     def _lacks_space(self) -> bool:
         return limits.lacks_space(self.configuration.disk, self.place.machine_dir)
