@@ -28,8 +28,7 @@ from turku.core.configuration.declaration import with_values
 from turku.core.secret import Secret
 from turku.protocol.messages import SourceOrder, StorageAddress
 from turku.storage.backup.changed_entries import ChangedEntries
-from turku.storage.backup.job import BackupJob, BackupReport
-from turku.storage.backup.order import mode_name
+from turku.storage.backup.job import BackupJob, BackupReport, mode_name
 from turku.storage.backup.run import back_up
 from turku.storage.config import loading as configuration
 from turku.storage.config.model import StorageConfig

@@ -10,7 +10,7 @@ from tests.support.backed_up_machine import order, storage_configuration
 
 from turku.core.configuration.declaration import with_values
 from turku.errors import BackupFailed, InvalidValue
-from turku.storage.backup.order import mode_name, transfer_options
+from turku.storage.backup.job import mode_name, transfer_options
 from turku.storage.config.model import StorageConfig
 
 MEMORY = Path("/dev/shm")

@@ -19,8 +19,7 @@ from turku.protocol.messages import (
     SourceCredentials,
     StoragePingCheckinAnswer,
 )
-from turku.storage.backup.job import BackupJob, BackupReport
-from turku.storage.backup.order import transfer_options
+from turku.storage.backup.job import BackupJob, BackupReport, transfer_options
 from turku.storage.session import checkin
 from turku.storage.session.cancellation import SessionCancellation
 

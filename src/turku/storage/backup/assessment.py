@@ -8,8 +8,7 @@ from turku.policy import anomaly
 from turku.policy.anomaly import RunStats
 from turku.storage.backup import incomplete
 from turku.storage.backup.changed_entries import AttributeComparison
-from turku.storage.backup.job import BackupJob, BackupStrategy, SyncResult
-from turku.storage.backup.order import compression_choice
+from turku.storage.backup.job import BackupJob, BackupStrategy, SyncResult, compression_choice
 from turku.storage.backup.transfers import SourceTransfer
 from turku.storage.disk import history, retention_run, snapshot_record
 from turku.storage.disk.incompleteness import Incompleteness

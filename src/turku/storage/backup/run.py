@@ -24,8 +24,15 @@ from turku.storage import catalog
 from turku.storage.backup import assessment, dry_run, full, incomplete, incremental
 from turku.storage.backup.dry_run import DryRunResult
 from turku.storage.backup.incremental import unchanged
-from turku.storage.backup.job import BackupJob, BackupReport, BackupStrategy, SyncResult
-from turku.storage.backup.order import compression_choice, mode_name, transfer_options
+from turku.storage.backup.job import (
+    BackupJob,
+    BackupReport,
+    BackupStrategy,
+    SyncResult,
+    compression_choice,
+    mode_name,
+    transfer_options,
+)
 from turku.storage.backup.transfers import SourceTransfer, TransferRejected
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits
