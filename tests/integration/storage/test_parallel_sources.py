@@ -150,7 +150,7 @@ def test_they_share_the_machines_quota(daemon: Rsyncd, tmp_path: Path) -> None:
     watches = [
         watchdog.Watchdog(each, process=os.getpid(), tree=machine_dir, machine_dir=machine_dir) for each in bounds
     ]
-    with watchdog.counting(machine_dir, watches[0]), watchdog.counting(machine_dir, watches[1]):
+    with limits.RUNS.counting(machine_dir, watches[0]), limits.RUNS.counting(machine_dir, watches[1]):
         watches[0].written_bytes = watches[1].written_bytes = bounds[0].bytes // 2 + 1 if bounds[0].bytes else 0
         assert "quota" in (watches[0]._bytes_violation() or "")
     # What one has written before the other ends still counts.
