@@ -19,6 +19,7 @@ from turku.agent.restore.placement.placement import Placement
 from turku.agent.restore.staging import target as targets
 from turku.agent.restore.staging.basis_files import BasisFiles, BasisFileWriter, Overwrite
 from turku.agent.restore.staging.staging_directory import StagingDirectory
+from turku.agent.restore.staging.target import PreparedTarget
 from turku.core import command
 from turku.core.filesystem.spool import BloomFilter
 from turku.protocol.restore_messages import Settable
@@ -83,16 +84,13 @@ class LandedRestore:
     ) -> Placement:
         """Move what arrived; by itself everything that is there is named by the manifest."""
         placement = Placement(
-            self._descriptor,
-            self.staging,
-            self.basis_files,
+            PreparedTarget(
+                self._descriptor, self.staging, self.basis_files, TEMPORARY, PARTIAL, frozenset(self._kinds)
+            ),
             is_in_manifest=is_named or self._all_that_is_there(),
             overwrite=self._overwrite,
             delete=self._delete,
             is_complete=is_whole,
-            temporary=TEMPORARY,
-            partial=PARTIAL,
-            kinds=self._kinds,
             recorded_kinds=self._kinds,
         )
         placement.run(self.paths, told.get("parents", ()))

@@ -141,7 +141,7 @@ def _watch(output: StorageOutput, show: Callable[[int], None], ssh: command.Chil
         pass
     if ssh.poll() is not None:
         # Another attempt may follow, and its messages must come after these.
-        output.show_held()
+        output.release(holds_next=True)
         return ssh.wait(1)
     show(port)
     output.release()

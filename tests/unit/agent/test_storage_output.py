@@ -50,12 +50,12 @@ def test_what_was_shown_is_remembered_and_what_is_held_back_is_not() -> None:
 def test_what_was_held_back_can_be_shown_and_more_held_back(capsys: pytest.CaptureFixture[str]) -> None:
     output = StorageOutput("primary", held_until_released=True, awaited="active on port")
     output.show_line("the port is taken")
-    output.show_held()
+    output.release(holds_next=True)
     assert capsys.readouterr().err == "the port is taken\n"
     output.show_line("Restore mode active on port 2.")
     assert capsys.readouterr().err == ""
     output.release()
-    output.show_held()
+    output.release(holds_next=True)
     output.show_line("later")
     assert capsys.readouterr().err == "Restore mode active on port 2.\nlater\n"
 

@@ -212,7 +212,7 @@ class _Connection:
         # The storage must not wait for a line that could name nothing.
         for module in self._modules:
             if module.name not in comparable:
-                self._write(descriptor, _encoded(_unknown(module.name)))
+                self._write(descriptor, _encoded(ChangedEntriesLine(module.name, 0, [], is_complete=False)))
         # The storage takes the sources in their order, so those that it waits for come first.
         for module in sorted(self._modules, key=lambda each: each.name not in comparable):
             earlier = comparable.get(module.name)
@@ -226,7 +226,8 @@ class _Connection:
                 name_with_holes=with_holes.add,
                 go_on=self._end.check,
             )
-            line, holes_line = _unknown(module.name), _unknown_holes(module.name)
+            line = ChangedEntriesLine(module.name, 0, [], is_complete=False)
+            holes_line = no_holes_line = FilesWithHolesLine(module.name, [], is_complete=False)
             since_ns = 0
             if earlier is not None:
                 record, known = earlier
@@ -245,7 +246,7 @@ class _Connection:
                 self._left_paths -= len(line.paths)
                 self._write(descriptor, _encoded(line))
             if len(_encoded(holes_line)) > self._left_bytes - _reserve(self._modules):
-                holes_line = _unknown_holes(module.name)
+                holes_line = no_holes_line
             self._left_paths -= len(holes_line.paths)
             self._write(descriptor, _encoded(holes_line))
 
@@ -300,14 +301,6 @@ class _PathList:
             self.paths.append(wired)
 
 
-def _unknown(source: str) -> ChangedEntriesLine:
-    return ChangedEntriesLine(source, 0, [], is_complete=False)
-
-
-def _unknown_holes(source: str) -> FilesWithHolesLine:
-    return FilesWithHolesLine(source, [], is_complete=False)
-
-
 def _encoded(line: ChangedEntriesLine | FilesWithHolesLine) -> bytes:
     return codec.encode(line) + b"\n"
 
@@ -315,5 +308,5 @@ def _encoded(line: ChangedEntriesLine | FilesWithHolesLine) -> bytes:
 def _reserve(modules: Sequence[Module]) -> int:
     """Return the number of bytes that the lines of all sources take without paths."""
     dated = [ChangedEntriesLine(each.name, 2**63 - 1, [], is_complete=False) for each in modules]
-    undated = [_unknown_holes(each.name) for each in modules]
+    undated = [FilesWithHolesLine(each.name, [], is_complete=False) for each in modules]
     return sum(map(len, (*map(_encoded, dated), *map(_encoded, undated))))

@@ -11,9 +11,10 @@ from pathlib import Path
 from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.identity import machine_identity
 from turku.agent.state import var_dir
-from turku.core import durable
+from turku.core import command, durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import ConfigurationError, InvalidValue
+from turku.policy import ssh_key
 
 _LOG = logging.getLogger(__name__)
 _KEYGEN_TIMEOUT_SECONDS = 120.0
@@ -115,8 +116,6 @@ def ensure_public_key(agent: AgentConfig) -> str:
 
 def _public_line(public: Path) -> str | None:
     """Return the public key in the file, or None where it has no valid one."""
-    from turku.policy import ssh_key
-
     try:
         line = public.read_text(encoding="utf-8", errors="replace").strip()
         ssh_key.ssh_public_key(line)
@@ -126,8 +125,6 @@ def _public_line(public: Path) -> str | None:
 
 
 def _make_key(agent: AgentConfig, private: Path, public: Path) -> None:
-    from turku.core import command
-
     if private.exists() and is_damaged_key(private):
         aside = private.with_name(f"{private.name}.damaged")
         durable.rename(private, aside)
@@ -146,9 +143,6 @@ def _make_key(agent: AgentConfig, private: Path, public: Path) -> None:
 
 def generate_key(agent: AgentConfig, private: Path, public: Path) -> None:
     """Generate a key pair at these paths of ``var_dir``, the private key last. Raises CommandFailed."""
-    from turku.agent.state import var_dir
-    from turku.core import command
-
     base = var_dir.runtime_directory(agent.state)
     with tempfile.TemporaryDirectory(prefix=machine_identity.SCRATCH_PREFIX, dir=base) as scratch:
         fresh = Path(scratch) / "ssh_key"

@@ -26,7 +26,6 @@ from turku.policy import names
 from turku.protocol import secret_change
 from turku.protocol.messages import (
     Empty,
-    MachineCredentials,
     MachineReenrolAnswer,
     MachineReenrolRequest,
     MachineRotateRequest,
@@ -150,7 +149,7 @@ def _finish(agent: AgentConfig, machine_uuid: str | None, new: _NewIdentity) -> 
     if new.code is None:
         machine = machine_identity.existing(agent)
         request = MachineRotateRequest(
-            machine=MachineCredentials(uuid=machine.uuid, secret=machine.secret.reveal()),
+            machine=machine.credentials,
             new_secret=new.machine_secret,
             new_ssh_public_key=line,
         )

@@ -243,18 +243,12 @@ class _Transfer:
         prepared, planned, job = self.target, self.planned, self.attempt.job
         is_complete, lost_count = self.reader.is_complete, self.reader.lost_count
         placement = Placement(
-            prepared.descriptor,
-            prepared.staging,
-            prepared.basis_files,
+            prepared,
             is_in_manifest=self.verification.is_in_manifest,
             overwrite=job.overwrite,
             # The target may have the last copy of a file that the storage has lost.
             delete=job.delete and not lost_count,
             is_complete=is_complete,
-            temporary=prepared.temporary,
-            partial=prepared.partial,
-            untouched=prepared.untouched,
-            kinds=prepared.kinds,
             recorded_kinds=self.plan.kept,
         )
         placement.run(job.paths, self.plan.parents)

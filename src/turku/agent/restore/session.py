@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -46,44 +46,41 @@ class HistorySession:
     def __init__(self, address: Address, ssh: command.Child) -> None:
         self._address = address
         self._ssh = ssh
-        self._printed: list[str] | None = []
-        """Lines that the storage's login shell printed before the first answer. None after that answer."""
+        self._has_answered = False
+        self._printed: list[str] = []
+        """Lines that the storage's login shell printed before the first answer."""
 
     def answers(self) -> Iterator[Answer]:
         """Yield the storage's answers to their end. Raises MalformedMessage, and the error of a refusal."""
         while line := self._ssh.stdout.readline(ANSWER_LINE_LIMIT_BYTES + 1):
-            if self._printed is not None:
-                printed, line = _split_answer(line)
+            if not self._has_answered:
+                printed, start, rest = line.partition(_ANSWER_START)
                 if printed:
                     self._keep_printed(printed)
-                if not line:
+                if not start:
                     continue
-                self._log_printed(self._printed)
-                self._printed = None
+                self._has_answered, line = True, start + rest
+                self._log_printed()
             answer: Answer = codec.decode(line, Answer, limit_bytes=ANSWER_LINE_LIMIT_BYTES)  # type: ignore[arg-type]
             if isinstance(answer, Refusal):
                 raise error_of(self._address, answer)
             yield answer
 
     def _keep_printed(self, printed: bytes) -> None:
-        if self._printed is None or len(self._printed) >= _PRINTED_LIMIT:
+        if len(self._printed) >= _PRINTED_LIMIT:
             raise MalformedMessage(
-                f"storage {self._address.name} prints text, and does not answer", details=self._printed_details
+                f"storage {self._address.name} prints text, and does not answer", details="\n".join(self._printed)
             )
         if printed.strip():
             self._printed.append(one_line(printed.rstrip(b"\r\n")[:_PRINTED_LINE_BYTES]))
 
-    def _log_printed(self, printed: Sequence[str]) -> None:
-        if printed:
-            _LOG.warning(
-                "storage %s printed before its answer: %s; %s", self._address.name, printed[0], ssh_tunnel.SHELL_HINT
-            )
-            for line in printed[1:]:
+    def _log_printed(self) -> None:
+        for number, line in enumerate(self._printed):
+            if number == 0:
+                name, hint = self._address.name, ssh_tunnel.SHELL_HINT
+                _LOG.warning("storage %s printed before its answer: %s; %s", name, line, hint)
+            else:
                 _LOG.warning("  | %s", line)
-
-    @property
-    def _printed_details(self) -> str:
-        return "\n".join(self._printed or ())
 
     def release_storage(self) -> None:
         """Let the storage send its files. Raises RestoreFailed, and the error of a refusal."""
@@ -121,12 +118,12 @@ class HistorySession:
         except ssh_tunnel.RemotePortTaken:
             raise
         except CommandFailed as error:
-            error.details = "\n".join(part for part in (self._printed_details, error.details) if part)
+            error.details = "\n".join(part for part in (*self._printed, error.details) if part)
             raise
         if self._printed:
             raise CommandFailed(
                 f"storage {self._address.name} did not answer, and printed something else",
-                details="\n".join((self._printed_details, *self._ssh.last_lines)),
+                details="\n".join((*self._printed, *self._ssh.last_lines)),
                 hint=f"either {ssh_tunnel.SHELL_HINT}; or {_OLD_STORAGE_HINT}",
             )
         raise CommandFailed(
@@ -134,12 +131,6 @@ class HistorySession:
             details="\n".join(self._ssh.last_lines),
             hint=_OLD_STORAGE_HINT,
         )
-
-
-def _split_answer(line: bytes) -> tuple[bytes, bytes]:
-    """Split a line into the text printed before an answer and the answer. Either part may be empty."""
-    before, start, rest = line.partition(_ANSWER_START)
-    return before, start + rest
 
 
 @contextmanager

@@ -115,27 +115,17 @@ class StorageOutput:
             self._has_hinted = True
             _LOG.warning("storage %s printed %r: %s", self._storage_name, text[:200], hint)
 
-    def show_held(self) -> None:
-        """Show the lines that were held, and hold the next ones."""
+    def release(self, *, holds_next: bool = False) -> None:
+        """Show the lines that were held. Hold none from here on, or with ``holds_next`` the next ones again."""
         with self._lock:
-            self._show_held()
-
-    def release(self) -> None:
-        """Show the lines that were held, and hold none from here on."""
-        with self._lock:
-            self._show_held()
-            self._held = None
+            for text in self._held or ():
+                self._show(text)
+            self._held = [] if holds_next else None
 
     def has_shown(self, text: str) -> bool:
         """Return True where this line was shown a short while ago, so that it need not be repeated."""
         with self._lock:
             return text[:_LINE_LIMIT_CHARACTERS] in self._shown
-
-    def _show_held(self) -> None:
-        if self._held is not None:
-            for text in self._held:
-                self._show(text)
-            self._held = []
 
     def _show(self, text: str) -> None:
         self._shown.append(text)

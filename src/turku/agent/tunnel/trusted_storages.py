@@ -226,12 +226,9 @@ def _learn(agent: AgentConfig, addresses: Sequence[Address], now: str) -> Truste
             # A first contact needs no action. turku-agent storages shows it.
             level = logging.DEBUG if is_first else logging.INFO
             _LOG.log(level, "storage %s is trusted from now on with the host keys %s", address.name, keys)
-    if learned != (known.learned or {}):
-        if is_first and not _write_first(agent.state, learned):
-            # Another run was first, and its record counts.
-            return trusted_keys(agent)
-        if not is_first:
-            _write(agent.state, KNOWN_FILE, learned)
+    if learned != (known.learned or {}) and not _write(agent.state, KNOWN_FILE, learned, is_first=is_first):
+        # Another run was first, and its record counts.
+        return trusted_keys(agent)
     return TrustedKeys(known.configured, learned)
 
 
@@ -272,20 +269,21 @@ def _read(path: Path, kind: type[_StoredEntry]) -> dict[str, _StoredEntry] | Non
         ) from error
 
 
-def _text(content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]) -> str:
-    # The order is kept, because the oldest is dropped first.
-    return msgspec.json.format(msgspec.json.encode(dict(content)), indent=4).decode() + "\n"
-
-
 def _write(
-    configuration: AgentState, name: str, content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]
-) -> None:
-    var_dir.write_text(configuration, var_dir.directory(configuration) / name, _text(content))
-
-
-def _write_first(configuration: AgentState, content: Mapping[str, TrustedStorage]) -> bool:
-    path = var_dir.directory(configuration) / KNOWN_FILE
-    if not durable.write_new_text(path, _text(content)):
+    configuration: AgentState,
+    name: str,
+    content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage],
+    *,
+    is_first: bool = False,
+) -> bool:
+    """Replace the file. Return False where it was to be the first one and another run has written it."""
+    path = var_dir.directory(configuration) / name
+    # The order is kept, because the oldest is dropped first.
+    text = msgspec.json.format(msgspec.json.encode(dict(content)), indent=4).decode() + "\n"
+    if not is_first:
+        var_dir.write_text(configuration, path, text)
+    elif durable.write_new_text(path, text):
+        var_dir.give(configuration, path)
+    else:
         return False
-    var_dir.give(configuration, path)
     return True

@@ -47,7 +47,7 @@ class ExistingFiles:
             above, last = split(other)
             with (
                 directory_tree.opened_directory(scope.target, above) as directory,
-                scope.staging.scratch_name() as (scratch, scratch_name),
+                scope.prepared.staging.scratch_name() as (scratch, scratch_name),
             ):
                 os.link(last, scratch_name, src_dir_fd=directory, dst_dir_fd=scratch, follow_symlinks=False)
                 scope.make_room(outer, name, there)
@@ -79,7 +79,7 @@ class ExistingFiles:
         changes = file_metadata.changes_between(has, wanted, scope.removed_kinds)
         if is_owned and is_same_mode and not changes and there.st_mtime_ns - basis.st_mtime_ns in (0, 1):
             return
-        if scope.basis_files.link_count(there) > len(scope.basis_files.paths_of(basis.st_ino)):
+        if scope.prepared.basis_files.link_count(there) > len(scope.prepared.basis_files.paths_of(basis.st_ino)):
             # The file has names outside of what is restored, and nobody asked to change those.
             attributes = {key: has[key] for key in has if changes.get(key, b"") is not None} | wanted
             self._replace_by_copy(outer, path, (there, basis), attributes)
@@ -113,16 +113,16 @@ class ExistingFiles:
         try:
             if not os.path.samestat(os.fstat(source), there):
                 return
-            with scope.staging.scratch_name() as (scratch, scratch_name):
+            with scope.prepared.staging.scratch_name() as (scratch, scratch_name):
                 scope.report_failed(path, copy_file(source, scratch, scratch_name, basis, attributes))
                 os.rename(scratch_name, name, src_dir_fd=scratch, dst_dir_fd=outer)
         finally:
             os.close(source)
-        for other in scope.basis_files.paths_of(basis.st_ino):
+        for other in scope.prepared.basis_files.paths_of(basis.st_ino):
             above, last = split(other)
             with directory_tree.opened_directory(scope.target, above) as directory:
                 found = status_of(directory, last)
                 if found is not None and os.path.samestat(found, there):
-                    with scope.staging.scratch_name() as (scratch, scratch_name):
+                    with scope.prepared.staging.scratch_name() as (scratch, scratch_name):
                         os.link(name, scratch_name, src_dir_fd=outer, dst_dir_fd=scratch, follow_symlinks=False)
                         os.rename(scratch_name, last, src_dir_fd=scratch, dst_dir_fd=directory)

@@ -18,8 +18,8 @@ from turku.agent.restore import file_metadata
 from turku.agent.restore.file_metadata import EVERY_KIND
 from turku.agent.restore.placement.existing_files import ExistingFiles
 from turku.agent.restore.placement.scope import ParentDirectories, PlacementScope, move_directory, move_entry, status_of
-from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
-from turku.agent.restore.staging.staging_directory import StagingDirectory
+from turku.agent.restore.staging.basis_files import Overwrite
+from turku.agent.restore.staging.target import PreparedTarget
 from turku.core.filesystem import directory_tree, posix_acl, removal
 from turku.core.filesystem.directory_tree import DirectoryTree, WalkEntry
 from turku.core.filesystem.paths import joined, split
@@ -39,35 +39,24 @@ class Placement:
 
     def __init__(
         self,
-        target: int,
-        staging: StagingDirectory,
-        basis_files: BasisFiles,
+        prepared: PreparedTarget,
         *,
         is_in_manifest: Callable[[bytes], bool],
         overwrite: Overwrite,
         delete: bool,
         is_complete: bool,
-        temporary: bytes,
-        partial: bytes,
-        untouched: Collection[bytes] = (),
-        kinds: Collection[Settable] = (),
         recorded_kinds: Collection[Settable] = (),
     ) -> None:
-        """Prepare a placement into the open directory ``target``.
+        """Prepare a placement into the target.
 
-        ``is_complete``: the storage's rsync ended well. ``temporary`` and ``partial`` are rsync's own directories.
-        ``untouched`` are directories of the target that stay as they are, unless something for them arrived. ``kinds``
-        are the attributes that can be set in the target. ``recorded_kinds`` are those that the snapshot has of all its
-        files. A file without such attributes in the snapshot loses them in the target.
+        ``is_complete``: the storage's rsync ended well. ``recorded_kinds`` are the attributes that the snapshot has of
+        all its files. A file without such attributes in the snapshot loses them in the target.
         """
         self._scope = PlacementScope(
-            target,
-            staging,
-            basis_files,
+            prepared,
             overwrite,
             replaces_directories=delete,
-            kinds=frozenset(kinds),
-            removed_kinds=frozenset(kinds) & frozenset(recorded_kinds),
+            removed_kinds=prepared.kinds & frozenset(recorded_kinds),
         )
         self.deleted = 0
         self.kept_back = 0
@@ -78,10 +67,9 @@ class Placement:
         self._delete = delete and is_complete
         # Until rsync has ended well, half-written files lie beside complete ones.
         self._moves_whole_directories = self._is_complete = is_complete
-        self._temporary = temporary
-        self._partial = partial
-        self._untouched = frozenset(untouched)
-        self._above_untouched = {above for path in untouched for above in _with_parents(path)}
+        # Directories that stay as they are, unless something for them arrived.
+        self._untouched = prepared.untouched
+        self._above_untouched = {above for path in prepared.untouched for above in _with_parents(path)}
         self._steps = Stack()
 
     def run(self, paths: Sequence[bytes], parents: Iterable[ParentDirectory]) -> None:
@@ -93,7 +81,7 @@ class Placement:
         directories = ParentDirectories(self._scope, parents)
         with self._steps:
             if not paths:
-                self._steps.push(_ENTER_NEW if self._scope.staging.is_target_new else _ENTER)
+                self._steps.push(_ENTER_NEW if self._scope.prepared.staging.is_target_new else _ENTER)
                 self._run_steps()
             for path in _outermost(paths):
                 with self._errors_as_problems(path):
@@ -125,7 +113,7 @@ class Placement:
         above, name = split(path)
         with directory_tree.opened_directory(self._scope.tree, above) as inner:
             received = status_of(inner, name)
-            basis_inode = self._scope.basis_files.inode_at(path)
+            basis_inode = self._scope.prepared.basis_files.inode_at(path)
             if received is None and not (self._delete and basis_inode is not None):
                 return
             outer = directories.open(above)
@@ -159,7 +147,7 @@ class Placement:
             self._contents(path, inner, outer)
 
     def _contents(self, path: bytes, inner: int, outer: int) -> None:
-        missing = self._scope.basis_files.inodes_in(path)
+        missing = self._scope.prepared.basis_files.inodes_in(path)
         with os.scandir(inner) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
@@ -172,7 +160,7 @@ class Placement:
         if self._delete:
             for name in missing:
                 inside = joined(path, name)
-                if inside != self._scope.staging.name and inside not in self._untouched:
+                if inside != self._scope.prepared.staging.name and inside not in self._untouched:
                     with self._errors_as_problems(inside, "deleted"):
                         self._delete_entry(outer, inside)
 
@@ -205,9 +193,9 @@ class Placement:
     def _set_directory_attributes(self, path: bytes, directory: int, mode: int, *, is_new: bool) -> int:
         """Give a directory the attributes that arrived. Return the mode that it may have."""
         with directory_tree.opened_directory(self._scope.tree, path) as inner:
-            wanted = file_metadata.read(inner, self._scope.kinds)
+            wanted = file_metadata.read(inner, self._scope.prepared.kinds)
         removed = EVERY_KIND if is_new else self._scope.removed_kinds
-        has = file_metadata.read(directory, EVERY_KIND if is_new else self._scope.kinds)
+        has = file_metadata.read(directory, EVERY_KIND if is_new else self._scope.prepared.kinds)
         changes = file_metadata.changes_between(has, wanted, removed)
         if not changes:
             return mode
@@ -220,7 +208,7 @@ class Placement:
 
     def _is_reserved(self, path: bytes) -> bool:
         """Return True for rsync's own directories, which hold half-written files."""
-        return path == self._temporary or path.rpartition(b"/")[2] == self._partial
+        return path == self._scope.prepared.temporary or path.rpartition(b"/")[2] == self._scope.prepared.partial
 
     def _can_move_whole(self, path: bytes) -> bool:
         """Return True where a directory that the target does not have may be moved with all its content."""
@@ -228,7 +216,7 @@ class Placement:
             return all(map(self._can_move_along, tree.walk(path, skip_unreadable=False)))
 
     def _can_move_along(self, entry: WalkEntry) -> bool:
-        basis_files, path = self._scope.basis_files, entry.full_path
+        basis_files, path = self._scope.prepared.basis_files, entry.full_path
         if entry.is_directory or self._is_reserved(path):
             return not self._is_reserved(path)
         # A further name of a basis file has no content of its own.
@@ -243,9 +231,9 @@ class Placement:
         there = status_of(outer, name)
         if stat.S_ISDIR(received.st_mode):
             self._directory(inner, outer, path, there)
-        elif scope.basis_files.is_basis_file(scope.tree, path, received, basis_inode):
+        elif scope.prepared.basis_files.is_basis_file(scope.tree, path, received, basis_inode):
             self._existing.keep(inner, outer, path, received)
-        elif originals := scope.basis_files.paths_linked_to(scope.tree, path, received):
+        elif originals := scope.prepared.basis_files.paths_linked_to(scope.tree, path, received):
             self._existing.link(outer, path, there, originals)
         elif not self._is_in_manifest(path):
             if self._is_complete:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from turku.agent.restore import file_metadata
 from turku.agent.restore.file_metadata import EVERY_KIND
 from turku.agent.restore.result import ProblemList
-from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
-from turku.agent.restore.staging.staging_directory import StagingDirectory
+from turku.agent.restore.staging.basis_files import Overwrite
+from turku.agent.restore.staging.target import PreparedTarget
 from turku.core.filesystem import directory_tree, holes, posix_acl, removal
 from turku.core.filesystem.paths import joined
 from turku.errors import InvalidValue
@@ -26,17 +26,12 @@ from turku.protocol.restore_messages import ParentDirectory, Settable, path_byte
 
 @dataclass(frozen=True)
 class PlacementScope:
-    """The target, the staging directory, and the rules for entries that the target already has."""
+    """The prepared target, and the rules for entries that it already has."""
 
-    target: int
-    """The descriptor of the open target."""
-    staging: StagingDirectory
-    basis_files: BasisFiles
+    prepared: PreparedTarget
     overwrite: Overwrite
     replaces_directories: bool
     """A directory that is not empty may give way to something that is not a directory."""
-    kinds: frozenset[Settable]
-    """The kinds of attributes that can be set in the target."""
     removed_kinds: frozenset[Settable]
     """The kinds of attributes that are removed from a file which the snapshot has without them."""
     problems: ProblemList = field(default_factory=ProblemList)
@@ -44,9 +39,14 @@ class PlacementScope:
     group: int = field(default_factory=os.getegid)
 
     @property
+    def target(self) -> int:
+        """The descriptor of the open target."""
+        return self.prepared.descriptor
+
+    @property
     def tree(self) -> int:
         """The descriptor of the received tree in the staging directory."""
-        return self.staging.tree
+        return self.prepared.staging.tree
 
     def may_replace(self, there: os.stat_result, received: os.stat_result) -> bool:
         """Return True where the entry of the target may be replaced by the received one."""
@@ -68,7 +68,9 @@ class PlacementScope:
 
     def attributes(self, inner: int, outer: int, name: bytes) -> tuple[dict[str, bytes], dict[str, bytes]]:
         """Return the attributes that a name has in the target, and those that arrived for it."""
-        has, wanted = (file_metadata.read(file_metadata.proc_path(each, name), self.kinds) for each in (outer, inner))
+        has, wanted = (
+            file_metadata.read(file_metadata.proc_path(each, name), self.prepared.kinds) for each in (outer, inner)
+        )
         return has, wanted
 
     def report_failed(self, path: bytes, failed: Sequence[str]) -> None:
@@ -188,7 +190,7 @@ def _copy_across(scope: PlacementScope, inner: int, outer: int, path: bytes, rec
     """Move an entry onto another file system, which is mounted in the target."""
     name = path.rpartition(b"/")[2]
     attributes = file_metadata.read(file_metadata.proc_path(inner, name), EVERY_KIND)
-    with _scratch_directory(outer, scope.staging.name) as scratch:
+    with _scratch_directory(outer, scope.prepared.staging.name) as scratch:
         if stat.S_ISREG(received.st_mode):
             source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=inner)
             try:
