@@ -68,21 +68,6 @@ class FilterRule:
         return f"{self.kind}{self.modifiers} {self.pattern}"
 
 
-@dataclass(frozen=True)
-class ExcludePattern:
-    """One entry of a source's ``exclude``."""
-
-    text: str
-    """The pattern as it was given, in the form of rsync's ``--exclude``."""
-    rule: FilterRule
-    """The same pattern as a rule, without the special forms of ``--exclude``."""
-
-    @property
-    def filter_text(self) -> str:
-        """The pattern as an argument of rsync's ``--filter``."""
-        return self.rule.text
-
-
 def parse_rule(text: str) -> FilterRule:
     """Parse a rule. Raises InvalidValue if rsync would refuse it, or if it reads files or clears rules."""
     _require_clean(text)
@@ -98,7 +83,7 @@ def parse_rule(text: str) -> FilterRule:
     return FilterRule(kind, pattern, "".join(letter for letter in _MODIFIERS if letter in modifiers))
 
 
-def parse_exclude(text: str) -> ExcludePattern:
+def parse_exclude(text: str) -> FilterRule:
     """Parse a pattern as rsync's ``--exclude`` does: a leading ``- `` has no effect, a leading ``+ `` includes.
 
     Raises InvalidValue if rsync would refuse it, if it is empty, and for ``!``, which clears rules.
@@ -112,7 +97,7 @@ def parse_exclude(text: str) -> ExcludePattern:
     if text.startswith(("- ", "+ ")):
         kind, pattern = FilterKind(text[0]), text[2:]
     _require_pattern(pattern, text)
-    return ExcludePattern(text, FilterRule(kind, pattern))
+    return FilterRule(kind, pattern)
 
 
 def expand(rules: Sequence[str], find: Callable[[str], Sequence[str] | None]) -> list[str]:

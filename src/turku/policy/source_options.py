@@ -208,7 +208,10 @@ def _any_set(_name: str) -> Sequence[str]:
 
 
 def _exclude(value: Any) -> list[str]:
-    return [filters.parse_exclude(text).text for text in texts(value)]
+    patterns = texts(value)
+    for text in patterns:
+        filters.parse_exclude(text)
+    return patterns
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:

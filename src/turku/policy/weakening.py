@@ -104,7 +104,7 @@ def _filter_rules(texts: Iterable[str]) -> list[filters.FilterRule | str]:
 
 
 def _exclude_rules(texts: Iterable[str]) -> list[filters.FilterRule | str]:
-    return [filters.parse_exclude(text).rule for text in texts]
+    return [filters.parse_exclude(text) for text in texts]
 
 
 def _kind(rule: filters.FilterRule | str) -> FilterKind | None:

@@ -15,7 +15,7 @@ def printed(script: str) -> str:
 
 def test_background_work_has_the_lowest_priority() -> None:
     assert (
-        printed("import os; from turku.core.kernel.priority import lower_priority; lower_priority(); print(os.nice(0))")
+        printed("import os; from turku.core.kernel.process import lower_priority; lower_priority(); print(os.nice(0))")
         == "19"
     )
 
@@ -23,12 +23,12 @@ def test_background_work_has_the_lowest_priority() -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to drop")
 def test_a_dropped_capability_is_gone() -> None:
-    script = "from turku.core.kernel import bounding_set as b; b.drop(b.MAKE_DEVICES); print(b.has(b.MAKE_DEVICES))"
+    script = "from turku.core.kernel import process as b; b.drop_capability(b.MAKE_DEVICES); print(b.has_capability(b.MAKE_DEVICES))"
     assert printed(script) == "False"
 
 
 def test_a_capability_that_does_not_exist_is_an_error() -> None:
-    from turku.core.kernel import bounding_set
+    from turku.core.kernel import process
 
     with pytest.raises(OSError, match="Invalid argument"):
-        bounding_set.has(1000)
+        process.has_capability(1000)

@@ -131,7 +131,7 @@ def test_a_printed_rule_does_what_the_rule_did(tree: Path, text: str) -> None:
 def test_an_excludes_rule_does_what_rsyncs_exclude_does(tree: Path, text: str) -> None:
     as_given = transferred(tree, [f"--exclude={text}", "--filter=- [ab]*"])
     assert as_given is not None
-    assert transferred(tree, [f"--filter={filters.parse_exclude(text).filter_text}", "--filter=- [ab]*"]) == as_given
+    assert transferred(tree, [f"--filter={filters.parse_exclude(text).text}", "--filter=- [ab]*"]) == as_given
 
 
 def test_an_exclude_of_an_exclamation_mark_would_have_cleared_the_rules_before(tree: Path) -> None:

@@ -83,7 +83,7 @@ NAMES = ("a", "b", "c.log", "ab", "x.log", "zz")
 def let_through(source: Declared) -> set[str]:
     """The names that the rules leave in, by the first rule that matches."""
     parsed = [filters.parse_rule(text) for text in source.filter]
-    parsed += [filters.parse_exclude(text).rule for text in source.exclude]
+    parsed += [filters.parse_exclude(text) for text in source.exclude]
     through = set()
     for name in NAMES:
         first = next((rule for rule in parsed if fnmatchcase(name, rule.pattern)), None)

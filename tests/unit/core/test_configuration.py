@@ -106,7 +106,7 @@ def test_other_files_and_hidden_ones_are_left_alone_and_named(tmp_path: Path) ->
         (tmp_path / name).write_text("{")
     tree = configuration.read_directories([tmp_path])
     assert (tree.content, tree.faults) == ({}, [])
-    assert configuration.ignored_file_warnings(tree) == [
+    assert tree.ignored == [
         f"{tmp_path}/.hidden.json: is not read: its name begins with a dot",
         f"{tmp_path}/b.json.bak: is not read: its name does not end with one of .json, .yaml, .yml",
         f"{tmp_path}/notes.txt: is not read: its name does not end with one of .json, .yaml, .yml",

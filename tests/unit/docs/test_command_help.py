@@ -96,3 +96,9 @@ def test_the_table_of_modules_names_the_commands_of_each(program: Program) -> No
     for module, names in program.modules.items():
         declared = importlib.import_module(f"{program.package}.{module}").COMMANDS
         assert [each.name for each in declared] == list(names)
+
+
+@pytest.mark.parametrize(("program", "limit"), [(AGENT, 10_000), (STORAGE, None)], ids=["agent", "storage"])
+def test_only_the_listings_of_the_agent_have_a_limit_by_default(program: Program, limit: int | None) -> None:
+    for command in (["snapshots"], ["ls", "etc"], ["versions", "etc", "x"], ["find", "etc", "x"], ["diff", "etc", "a"]):
+        assert program.parser(command[0]).parse_args(command).limit == limit

@@ -40,7 +40,7 @@ def load_with_files(
     files = _read_files(config_dir)
     override_registration(files, api_auth_name, api_auth_secret)
     faults = list(files.faults)
-    for warning in configuration.ignored_file_warnings(files) + loading.unknown_key_warnings(AgentConfig, files):
+    for warning in files.ignored + loading.unknown_key_warnings(AgentConfig, files):
         _LOG.warning("%s", warning)
     sources = _read_sources(config_dir / "sources.d", faults)
     checked = loading.load(AgentConfig, files, faults, program=_PROGRAM, config_dir=config_dir, sources=sources)
@@ -102,7 +102,7 @@ def _read_sources(directory: Path, faults: list[Fault]) -> dict[str, SourceConfi
     """Return the sources of ``sources.d``, adding every fault with its place. Warnings are logged."""
     files = configuration.read_directories([directory])
     faults.extend(files.faults)
-    for warning in configuration.ignored_file_warnings(files):
+    for warning in files.ignored:
         _LOG.warning("%s", warning)
     sources: dict[str, SourceConfig] = {}
     for name, options in files.content.items():

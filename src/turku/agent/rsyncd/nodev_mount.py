@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turku.core.filesystem import detached_mount
-from turku.core.kernel import bounding_set
+from turku.core.kernel import process
 from turku.errors import RestoreFailed
 
 _LOG = logging.getLogger(__name__)
@@ -22,10 +22,10 @@ _LOG = logging.getLogger(__name__)
 
 def drop_device_capability() -> None:
     """Drop CAP_MKNOD where no mount without devices can be made. Call this before rsyncd is started."""
-    if os.geteuid() != 0 or detached_mount.is_available() or not bounding_set.has(bounding_set.MAKE_DEVICES):
+    if os.geteuid() != 0 or detached_mount.is_available() or not process.has_capability(process.MAKE_DEVICES):
         return
     try:
-        bounding_set.drop(bounding_set.MAKE_DEVICES)
+        process.drop_capability(process.MAKE_DEVICES)
     except OSError as error:
         # ``open_nodev`` then refuses to offer anything.
         _LOG.debug("CAP_MKNOD cannot be dropped: %s", error.strerror)
@@ -41,7 +41,7 @@ def open_nodev(directory: int) -> int:
     try:
         return detached_mount.without_devices(directory)
     except OSError as error:
-        if os.geteuid() == 0 and bounding_set.has(bounding_set.MAKE_DEVICES):
+        if os.geteuid() == 0 and process.has_capability(process.MAKE_DEVICES):
             raise RestoreFailed(
                 f"a storage could write to this machine's devices: no mount without devices can be made here "
                 f"({error.strerror})",

@@ -36,8 +36,8 @@ class MergedFiles:
     faults: list[Fault] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)
     """The line of each top-level key in the file that it came from."""
-    ignored: list[Fault] = field(default_factory=list)
-    """Files of the directories that are not read, each with the reason."""
+    ignored: list[str] = field(default_factory=list)
+    """Sentences on files of the directories that are not read."""
 
     def place_with_line(self, key: str) -> str:
         """Return file, line and top-level key: ``/etc/turku-agent/sources.d/a.json, line 3: etc``."""
@@ -83,7 +83,7 @@ def read_directories(directories: Iterable[Path]) -> MergedFiles:
             if reason is None:
                 _read_file(path, merged)
             elif reason:
-                merged.ignored.append(Fault(str(path), reason))
+                merged.ignored.append(f"{path}: {reason}")
     return merged
 
 
@@ -94,11 +94,6 @@ def _why_ignored(path: Path) -> str | None:
         return None if has_suffix else f"is not read: its name does not end with one of {', '.join(_SUFFIXES)}"
     is_half_written = durable.is_temporary_name(path.name)
     return "is not read: its name begins with a dot" if has_suffix and not is_half_written else ""
-
-
-def ignored_file_warnings(merged: MergedFiles) -> list[str]:
-    """Return a sentence for each file that is not read."""
-    return [str(each) for each in merged.ignored]
 
 
 def read_with_state(config_dir: Path, *, default_var_dir: str) -> MergedFiles:

@@ -135,7 +135,7 @@ def transfer_options(order: SourceOrder, configuration: ReceivingConfig) -> Tran
         rules = [filters.parse_rule(text).text for text in order.filter]
     with _naming("exclude"):
         # After the filter, as existing storages have it: the first rule that matches decides.
-        rules += [filters.parse_exclude(text).filter_text for text in order.exclude]
+        rules += [filters.parse_exclude(text).text for text in order.exclude]
     with _naming("bwlimit"):
         limits = bandwidth.parse(order.bandwidth_windows or order.bwlimit)
     with _naming("not_preserved"):

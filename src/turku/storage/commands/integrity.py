@@ -14,7 +14,7 @@ from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
 from turku.core.cli.program import Argument, Command, OneOf
 from turku.core.clock import Clock
-from turku.core.kernel.priority import lower_priority
+from turku.core.kernel.process import lower_priority
 from turku.core.log import one_line
 from turku.errors import TurkuError
 from turku.protocol.integrity_messages import SourceIntegrity, VerifyOutcome

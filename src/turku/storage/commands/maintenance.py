@@ -12,7 +12,7 @@ from turku.core import lock
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import Clock
-from turku.core.kernel.priority import lower_priority
+from turku.core.kernel.process import lower_priority
 from turku.errors import CatalogUnusable, LockHeld
 from turku.storage import catalog
 from turku.storage.catalog import database

@@ -10,6 +10,7 @@ import shlex
 import stat
 from collections.abc import Iterator
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,9 +39,12 @@ class Verdict(Enum):
 class Fact(NamedTuple):
     """One thing that protects this host, or does not. ``text`` also says what to do about it."""
 
-    subject: str
     verdict: Verdict
+    subject: str
     text: str
+
+
+ok, warn, fail = (partial(Fact, verdict) for verdict in Verdict)
 
 
 def facts(configuration: StorageConfig) -> tuple[Fact, ...]:
@@ -64,12 +68,11 @@ def _login_shell(configuration: SshConfig) -> Fact:
     try:
         found = login_shell.check(user)
     except CommandFailed as error:
-        return Fact(subject, Verdict.WARN, f"not checked: {error.message}")
+        return warn(subject, f"not checked: {error.message}")
     if not found:
-        return Fact(subject, Verdict.OK, f"that of {user} runs the forced command, and prints nothing of its own")
-    return Fact(
+        return ok(subject, f"that of {user} runs the forced command, and prints nothing of its own")
+    return fail(
         subject,
-        Verdict.FAIL,
         f"{found}; machines get that instead of answers: let {user} have a shell such as /bin/sh, whose start-up files "
         "(.bashrc, .zshenv, .cshrc, .ssh/rc) print nothing where nobody logs in",
     )
@@ -78,32 +81,27 @@ def _login_shell(configuration: SshConfig) -> Fact:
 def _address(configuration: SshConfig) -> Iterator[Fact]:
     host = configuration.ssh_ping_host
     if host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localdomain"):
-        yield Fact("address", Verdict.WARN, f"machines get the address {host}, which is their own: set ssh_ping_host")
+        yield warn("address", f"machines get the address {host}, which is their own: set ssh_ping_host")
 
 
 def _user(configuration: ReceivingConfig) -> Fact:
     if os.geteuid() == 0:
-        return Fact(
-            "user", Verdict.OK, "runs as root: owners of files are kept as they are; the sandbox drops the rest"
-        )
+        return ok("user", "runs as root: owners of files are kept as they are; the sandbox drops the rest")
     if configuration.fake_super is False:
-        return Fact("user", Verdict.WARN, "runs without root and fake_super is off: owners of files are not kept")
-    return Fact("user", Verdict.OK, "runs without root: owners of files are kept in extended attributes")
+        return warn("user", "runs without root and fake_super is off: owners of files are not kept")
+    return ok("user", "runs without root: owners of files are kept in extended attributes")
 
 
 def _sandbox(configuration: LimitsConfig) -> Fact:
     try:
         found = bubblewrap.sandbox_availability(configuration)
     except SandboxProbeFailed as error:
-        return Fact("sandbox", Verdict.FAIL, f"{error.message}; {error.hint}")
+        return fail("sandbox", f"{error.message}; {error.hint}")
     if found.is_used:
-        return Fact(
-            "sandbox", Verdict.OK, "each rsync sees its staging directory and the base snapshot, and no network"
-        )
-    verdict = Verdict.FAIL if configuration.sandbox == "required" else Verdict.WARN
-    return Fact(
+        return ok("sandbox", "each rsync sees its staging directory and the base snapshot, and no network")
+    fact = fail if configuration.sandbox == "required" else warn
+    return fact(
         "sandbox",
-        verdict,
         f"rsync is not contained: {found.reason}; a fault in rsync would reach every machine's backups. "
         "Install bubblewrap, and set sandbox to required once it works",
     )
@@ -114,13 +112,13 @@ def _filter(configuration: LimitsConfig) -> Fact:
     try:
         is_used = bubblewrap.sandbox_availability(configuration).is_used
     except SandboxProbeFailed:
-        return Fact(subject, Verdict.WARN, "it is not known whether it is in force")
+        return warn(subject, "it is not known whether it is in force")
     if not is_used:
-        return Fact(subject, Verdict.WARN, "not in force, as rsync is not contained")
+        return warn(subject, "not in force, as rsync is not contained")
     made = seccomp.available_filter()
     if made is None:
-        return Fact(subject, Verdict.FAIL, f"not in force: {seccomp.UNAVAILABLE_REASON}")
-    return Fact(subject, Verdict.OK, f"in force on this processor ({platform.machine()}), made by {made.maker}")
+        return fail(subject, f"not in force: {seccomp.UNAVAILABLE_REASON}")
+    return ok(subject, f"in force on this processor ({platform.machine()}), made by {made.maker}")
 
 
 def _rsync(configuration: ReceivingConfig) -> Fact:
@@ -128,15 +126,13 @@ def _rsync(configuration: ReceivingConfig) -> Fact:
         rsync_version.require_supported(configuration)
         version = rsync_version.installed(configuration.rsync_command)
     except ConfigurationError as error:
-        return Fact("rsync", Verdict.FAIL, f"{error.message}; {error.hint}")
+        return fail("rsync", f"{error.message}; {error.hint}")
     except CommandFailed as error:
-        return Fact("rsync", Verdict.FAIL, error.message)
+        return fail("rsync", error.message)
     if version is None or version.is_old:
         name = "of an unknown version" if version is None else str(version)
-        return Fact(
-            "rsync", Verdict.WARN, f"rsync {name} is accepted by allow_old_rsync, although {rsync_version.REASON}"
-        )
-    return Fact("rsync", Verdict.OK, f"rsync {version}")
+        return warn("rsync", f"rsync {name} is accepted by allow_old_rsync, although {rsync_version.REASON}")
+    return ok("rsync", f"rsync {version}")
 
 
 def _volume(configuration: StorageConfig, volume: Volume) -> Iterator[Fact]:
@@ -149,28 +145,25 @@ def _volume(configuration: StorageConfig, volume: Volume) -> Iterator[Fact]:
         return
     missing = sorted({"nosuid", "nodev"} - options)
     if missing:
-        yield Fact(
+        yield warn(
             subject,
-            Verdict.WARN,
             f"{volume.path} is mounted without {','.join(missing)}: a setuid file or device of a machine would work "
             "here; mount it with nosuid,nodev",
         )
     else:
-        yield Fact(subject, Verdict.OK, f"{volume.path} is mounted with nosuid,nodev")
+        yield ok(subject, f"{volume.path} is mounted with nosuid,nodev")
     if free_percent < configuration.disk.low_water_free_pct:
-        yield Fact(
+        yield fail(
             subject,
-            Verdict.FAIL,
             f"{free_percent:.1f} % is free, below the low-water mark of {configuration.disk.low_water_free_pct:g} %: "
             "no backup starts; make room or add a volume",
         )
     if os.geteuid() != 0 and configuration.receiving.fake_super is not False:
         if _has_user_attributes(volume.path):
-            yield Fact(subject, Verdict.OK, "has user extended attributes: owners and modes are kept in them")
+            yield ok(subject, "has user extended attributes: owners and modes are kept in them")
         else:
-            yield Fact(
+            yield warn(
                 subject,
-                Verdict.WARN,
                 "has no user extended attributes: owners of files are not kept; use a file system that has them",
             )
 
@@ -218,15 +211,11 @@ def _private_files(configuration: StorageConfig) -> Iterator[Fact]:
         fix = "chmod go-w" if is_directory else "chmod 0600"
         subject = str(path)
         if wrong:
-            yield Fact(
-                subject,
-                Verdict.FAIL,
-                f"its mode {stat.S_IMODE(status.st_mode):04o} lets others in: {fix}",
-            )
+            yield fail(subject, f"its mode {stat.S_IMODE(status.st_mode):04o} lets others in: {fix}")
         elif status.st_uid not in (0, os.geteuid()):
-            yield Fact(subject, Verdict.FAIL, f"belongs to user {status.st_uid}, who could change it: chown it")
+            yield fail(subject, f"belongs to user {status.st_uid}, who could change it: chown it")
         else:
-            yield Fact(subject, Verdict.OK, "private")
+            yield ok(subject, "private")
 
 
 def _names_a_secret(path: Path) -> bool:
@@ -245,14 +234,13 @@ def _sudo(configuration: SshConfig) -> Iterator[Fact]:
     try:
         command.run(["sudo", "-n", "-l", "-U", user, *words[1:], _ANY_MACHINE], timeout_seconds=_TIMEOUT_SECONDS)
     except CommandFailed:
-        yield Fact(
+        yield fail(
             "sudo",
-            Verdict.FAIL,
             f"does not let {user} run {' '.join(words[1:])} for a machine: is the program there, and the rule of "
             "packaging/sudoers/turku-storage in /etc/sudoers.d?",
         )
     else:
-        yield Fact("sudo", Verdict.OK, f"lets {user} run {' '.join(words[1:])}")
+        yield ok("sudo", f"lets {user} run {' '.join(words[1:])}")
 
 
 def _writers(volume: Volume) -> Iterator[Fact]:
@@ -264,22 +252,19 @@ def _writers(volume: Volume) -> Iterator[Fact]:
     subject, mode = f"volume {volume.name}", stat.S_IMODE(status.st_mode)
     fix = f"chmod go-w {volume.path}"
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        yield Fact(
+        yield fail(
             subject,
-            Verdict.FAIL,
             f"every user may rename and replace what lies in {volume.path} (mode {mode:04o}), machines' directories "
             f"among it; no catalog is kept there: {fix}",
         )
     elif mode & (stat.S_IWGRP | stat.S_IWOTH):
-        yield Fact(
+        yield warn(
             subject,
-            Verdict.WARN,
             f"users besides its owner may make names in {volume.path} (mode {mode:04o}), where the storage makes "
             f"machines' directories: {fix}",
         )
     elif status.st_uid not in (0, os.geteuid()):
-        yield Fact(
+        yield warn(
             subject,
-            Verdict.WARN,
             f"{volume.path} belongs to user {status.st_uid}, who may rename and replace what lies in it: chown it",
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from turku.core import command
 from turku.errors import CommandFailed
-from turku.storage.commands.protection import Fact, Verdict
+from turku.storage.commands.protection import Fact, fail, ok, warn
 from turku.storage.config.model import StorageConfig
 from turku.storage.registration import acting_user
 
@@ -44,7 +44,7 @@ def facts(configuration: StorageConfig) -> Iterator[Fact]:
     search = f"{command.environment()['PATH']}:{_SSHD_DIRECTORIES}"
     program = shutil.which("sshd", path=search)
     if program is None:
-        yield Fact(subject, Verdict.WARN, "no sshd on this host: is it in a container? its configuration was not seen")
+        yield warn(subject, "no sshd on this host: is it in a container? its configuration was not seen")
         return
     try:
         asked = command.run(
@@ -52,7 +52,7 @@ def facts(configuration: StorageConfig) -> Iterator[Fact]:
         )
     except CommandFailed as error:
         reason = error.details.splitlines()[-1] if error.details else error.message
-        yield Fact(subject, Verdict.WARN, f"its configuration was not seen ({reason}); try again as root")
+        yield warn(subject, f"its configuration was not seen ({reason}); try again as root")
         return
     output = asked.stdout.decode("utf-8", "replace")
     yield sshd_fact(output, user=user)
@@ -63,13 +63,11 @@ def sshd_fact(output: str, *, user: str) -> Fact:
     """Return the verdict on the settings that ``sshd -T`` printed for ``user``."""
     settings = _settings(output)
     if settings.get("disableforwarding") == "yes":
-        return Fact("sshd", Verdict.FAIL, f"DisableForwarding is set for {user}: no machine can open its tunnel")
+        return fail("sshd", f"DisableForwarding is set for {user}: no machine can open its tunnel")
     if settings.get("allowtcpforwarding") in ("no", "local"):
-        return Fact(
-            "sshd", Verdict.FAIL, f"AllowTcpForwarding is not remote for {user}: no machine can open its tunnel"
-        )
+        return fail("sshd", f"AllowTcpForwarding is not remote for {user}: no machine can open its tunnel")
     if settings.get("permitlisten") == "none":
-        return Fact("sshd", Verdict.FAIL, f"PermitListen is none for {user}: no machine can open its tunnel")
+        return fail("sshd", f"PermitListen is none for {user}: no machine can open its tunnel")
     dangers = [
         f"{name} {settings[name]} ({danger})"
         for name, (values, danger) in _SSHD_DANGERS.items()
@@ -81,9 +79,8 @@ def sshd_fact(output: str, *, user: str) -> Fact:
         if not _HARMLESS_VARIABLE.fullmatch(pattern)
     ]
     if dangers:
-        return Fact(
+        return fail(
             "sshd",
-            Verdict.FAIL,
             f"allows {user} what no line of a key can forbid: {', '.join(dangers)}; "
             "the sshd snippet for a Match block forbids it",
         )
@@ -93,33 +90,27 @@ def sshd_fact(output: str, *, user: str) -> Fact:
         if settings.get(name, wanted[0]) not in wanted
     ]
     if loose:
-        return Fact(
+        return warn(
             "sshd",
-            Verdict.WARN,
             f"allows {user} more than backups need ({', '.join(loose)}); each machine's key forbids it, "
             "the sshd snippet for a Match block does so once more",
         )
-    return Fact("sshd", Verdict.OK, f"forwards nothing for {user} but ports of loopback to machines")
+    return ok("sshd", f"forwards nothing for {user} but ports of loopback to machines")
 
 
 def new_machines_fact(output: str, *, runs_as: str) -> Fact:
     """Return whether ``sshd -T`` printed settings by which sshd asks this storage about keys, as user ``runs_as``."""
     subject, asked = "new machines", _rest(output, "authorizedkeyscommand")
     if "authorized-keys" not in asked.split():
-        return Fact(
-            subject,
-            Verdict.OK,
-            "admitted by the next turku-storage-update-config; at once with AuthorizedKeysCommand",
-        )
+        return ok(subject, "admitted by the next turku-storage-update-config; at once with AuthorizedKeysCommand")
     asks_as = _rest(output, "authorizedkeyscommanduser")
     if asks_as != runs_as:
-        return Fact(
+        return fail(
             subject,
-            Verdict.FAIL,
             f"sshd runs {asked.split()[0]} as {asks_as}, who cannot read this storage's secret; "
             f"AuthorizedKeysCommandUser must be who runs turku-storage-update-config (now {runs_as})",
         )
-    return Fact(subject, Verdict.OK, "admitted at once: sshd asks this storage about keys")
+    return ok(subject, "admitted at once: sshd asks this storage about keys")
 
 
 def _settings(output: str) -> dict[str, str]:

@@ -45,7 +45,7 @@ def load_with_files(
         files = _read(config_dir)
         faults = list(files.faults)
     override_registration(files, api_auth_name, api_auth_secret)
-    for warning in configuration.ignored_file_warnings(files) + loading.unknown_key_warnings(StorageConfig, files):
+    for warning in files.ignored + loading.unknown_key_warnings(StorageConfig, files):
         _LOG.warning("%s", warning)
     return loading.load(StorageConfig, files, faults, program=_PROGRAM, config_dir=config_dir), files
 

@@ -137,6 +137,26 @@ def _sentence(request: RestoreRequest) -> str:
     return state.label if state in (RequestState.WAITING,) else f"is {state.label}"
 
 
+_REQUEST_ARGUMENTS = (
+    Argument("machine", metavar="MACHINE", help=f"Machine whose files they are: {MACHINE_HELP}."),
+    Argument("source", metavar="SOURCE", help="Name of the source."),
+    Argument("--directory", required=True, metavar="DIR", help="Directory on the machine."),
+    Argument("--reason", required=True, metavar="TEXT", help="Reason, which the audit log keeps."),
+    Argument("--onto", metavar="MACHINE", help="Machine to restore onto (default: the same)."),
+    Argument("--path", action="append", default=[], metavar="PATH", help="Path to restore alone. May be repeated."),
+    Argument("--snapshot", default="", metavar="NAME", help="Snapshot (default: the latest)."),
+    common.AT,
+    Argument(
+        "--overwrite",
+        choices=Overwrite.values,
+        default=Overwrite.NEVER.value,
+        help="Replace existing files that differ (default: %(default)s).",
+    ),
+    Argument("--days", type=int, default=new_request.DEFAULT_DAYS, metavar="N", help="Expire after this many days."),
+    Argument("--raw", action="store_true", help="Print the id of the request and nothing else."),
+)
+
+
 class Command(TurkuCommand):
     declared = CommandGroup(
         "restore",
@@ -151,36 +171,7 @@ class Command(TurkuCommand):
                     ("Restore one directory:", f"{{prog}} web etc {_WHERE} --path ssh"),
                     ("Restore onto another machine:", f"{{prog}} web etc {_WHERE} --onto web/3"),
                 ),
-                (
-                    Argument("machine", metavar="MACHINE", help=f"Machine whose files they are: {MACHINE_HELP}."),
-                    Argument("source", metavar="SOURCE", help="Name of the source."),
-                    Argument("--directory", required=True, metavar="DIR", help="Directory on the machine."),
-                    Argument("--reason", required=True, metavar="TEXT", help="Reason, which the audit log keeps."),
-                    Argument("--onto", metavar="MACHINE", help="Machine to restore onto (default: the same)."),
-                    Argument(
-                        "--path",
-                        action="append",
-                        default=[],
-                        metavar="PATH",
-                        help="Path to restore alone. May be repeated.",
-                    ),
-                    Argument("--snapshot", default="", metavar="NAME", help="Snapshot (default: the latest)."),
-                    common.AT,
-                    Argument(
-                        "--overwrite",
-                        choices=Overwrite.values,
-                        default=Overwrite.NEVER.value,
-                        help="Replace existing files that differ (default: %(default)s).",
-                    ),
-                    Argument(
-                        "--days",
-                        type=int,
-                        default=new_request.DEFAULT_DAYS,
-                        metavar="N",
-                        help="Expire after this many days.",
-                    ),
-                    Argument("--raw", action="store_true", help="Print the id of the request and nothing else."),
-                ),
+                _REQUEST_ARGUMENTS,
             ),
             _decision("approve", "Approve a request.", transitions.approve),
             _decision("reject", "Reject a request that waits for approval.", transitions.reject),
