@@ -289,7 +289,7 @@ class _Storage:
         relative = ("--relative", "--no-implied-dirs") if not self._is_whole and self._kind != "options" else ()
         argv = [
             *("rsync", "-a", "--numeric-ids", "--timeout=2", "--contimeout=2", "--modify-window=-1"),
-            *(f"--temp-dir={request['recover']['temporary']}", *relative, *options, "--"),
+            *(f"--temp-dir={request['restore_files']['temporary']}", *relative, *options, "--"),
             *(("./docs",) if relative else ("./",)),
         ]
         mutates = self._kind in ("stream", "all")
@@ -447,7 +447,7 @@ def _plan(request: dict[str, Any], tree: Path) -> list[dict[str, Any]]:
             "files": sum(path.is_symlink() or not path.is_dir() for path in tree.rglob("*")),
             "size_bytes": 1_000_000,
             "is_by_xxh128": True,
-            "parents": [["other", 0o777, 65534, 65534, 0]],
+            "parents": [["other", 0o777, 65534, 65534, [0, 0]]],
             "temporary": request["restore_files"].get("temporary"),
         }
     ]
@@ -458,13 +458,14 @@ def _answers(tree: Path) -> list[dict[str, Any]]:
     for path in sorted(tree.rglob("*")):
         name = str(path.relative_to(tree))
         if path.is_symlink():
-            entries.append([name, "link", 0, 0, False, False, None, os.readlink(path)])
+            entries.append([name, "link", 0, [0, 0], False, None, os.readlink(path)])
         elif path.is_file():
             status = path.stat()
             checksum = base64.b64encode(xxhash.xxh128(path.read_bytes()).digest()).decode()
-            entries.append([name, "file", status.st_size, status.st_mtime_ns, True, True, checksum, None])
+            modified = [*divmod(status.st_mtime_ns, 10**9)]
+            entries.append([name, "file", status.st_size, modified, True, checksum, None])
         elif not path.is_dir():
-            entries.append([name, "fifo", 0, 0, False, False, None, None])
+            entries.append([name, "fifo", 0, [0, 0], False, None, None])
     return [
         {"row": "manifest", "entries": entries},
         {"row": "restore-end", "rsync_exit_code": 0, "meaning": "", "last_lines": []},
@@ -482,9 +483,8 @@ def _mutated_lines(chance: random.Random, lines: list[bytes]) -> list[bytes]:
                 name,
                 chance.choice(("file", "link", "fifo")),
                 4,
-                0,
+                [0, 0],
                 chance.random() < 0.5,
-                True,
                 None,
                 "/etc/shadow",
             ]

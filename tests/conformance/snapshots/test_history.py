@@ -154,7 +154,7 @@ def test_malformed_retention_deletes_nothing_and_is_no_failure(
         assert machine.back_up().success
     assert machine.back_up(retention="last one snapshot").success
     assert len(machine.snapshots()) == 3
-    assert "no snapshot is deleted" in caplog.text
+    assert "No snapshot is removed" in caplog.text
 
 
 def test_history_that_an_existing_storage_made_goes_on(machine: BackedUpMachine) -> None:
