@@ -7,19 +7,16 @@ import argparse
 from turku.api.backups import runs
 from turku.api.commands.command import TurkuCommand
 from turku.core.cli import program
+from turku.core.cli.arguments import count
 from turku.core.cli.program import Argument
 from turku.core.clock import SYSTEM_CLOCK
-from turku.errors import UsageError
 
 _LONGEST_DAYS = 36_500
 
 
 def run(options: argparse.Namespace) -> int:
     """Delete the records of runs that are older than a number of days."""
-    days: int = options.days
-    if not 1 <= days <= _LONGEST_DAYS:
-        raise UsageError(f"--days must be between 1 and {_LONGEST_DAYS}, not {days}")
-    deleted = runs.delete_old(older_than_days=days, now=SYSTEM_CLOCK.now())
+    deleted = runs.delete_old(older_than_days=options.days, now=SYSTEM_CLOCK.now())
     options.say(f"{deleted} record{'' if deleted == 1 else 's'} deleted.")
     return 0
 
@@ -33,7 +30,7 @@ class Command(TurkuCommand):
         (
             Argument(
                 "--days",
-                type=int,
+                type=count(_LONGEST_DAYS),
                 required=True,
                 metavar="N",
                 help="Delete records that are older than this many days.",

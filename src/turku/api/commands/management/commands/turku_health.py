@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import DatabaseError
@@ -11,6 +12,7 @@ from turku.api.commands.command import TurkuCommand
 from turku.api.status import fleet_health
 from turku.api.status.marks import DEFAULT_LIMITS, HealthLimits
 from turku.core.cli import program
+from turku.core.cli.arguments import number
 from turku.core.cli.program import Argument
 from turku.core.clock import SYSTEM_CLOCK
 
@@ -18,22 +20,12 @@ _CRITICAL = 2
 _LONGEST = timedelta(days=366)
 
 
-def _minutes(text: str) -> timedelta:
-    return _span(text, timedelta(minutes=1))
+def _span(name: str, unit: timedelta) -> Callable[[str], timedelta]:
+    parse = number(name, _LONGEST / unit, above_least=True)
+    return lambda text: parse(text) * unit
 
 
-def _hours(text: str) -> timedelta:
-    return _span(text, timedelta(hours=1))
-
-
-def _span(text: str, unit: timedelta) -> timedelta:
-    try:
-        span = float(text) * unit
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not timedelta(0) < span <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text} must be more than 0, and at most a year")
-    return span
+_HOURS = _span("hours", timedelta(hours=1))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,20 +64,20 @@ class Command(TurkuCommand):
             ),
             Argument(
                 "--storage-silent",
-                type=_minutes,
+                type=_span("minutes", timedelta(minutes=1)),
                 default=DEFAULT_LIMITS.storage_silence,
                 metavar="MINUTES",
                 help="A storage is silent after this time (default: 30).",
             ),
             Argument(
                 "--machine-silent",
-                type=_hours,
+                type=_HOURS,
                 metavar="HOURS",
                 help="A machine is silent after this time (default: as policies say, or 1).",
             ),
             Argument(
                 "--overdue",
-                type=_hours,
+                type=_HOURS,
                 default=DEFAULT_LIMITS.overdue,
                 metavar="HOURS",
                 help="A source is overdue this long after its turn (default: 10, or as long as its machine may be "

@@ -16,6 +16,7 @@ from turku.api.fleet.identity import re_enrolment
 from turku.api.fleet.mute import LONGEST_MUTE
 from turku.api.fleet.named_machine import named_machine
 from turku.core.cli import program
+from turku.core.cli.arguments import number
 from turku.core.cli.program import Argument, CommandGroup
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, UsageError
@@ -42,10 +43,7 @@ def _re_enrol(options: argparse.Namespace) -> int:
 def _mute(options: argparse.Namespace) -> int:
     machine = named_machine(options.machine)
     now = SYSTEM_CLOCK.now()
-    days: float = options.days
-    if not 0 < days <= LONGEST_MUTE.days:
-        raise UsageError(f"--days must be more than 0 and at most {LONGEST_MUTE.days}, not {days:g}")
-    until = now + timedelta(days=days)
+    until = now + timedelta(days=options.days)
     try:
         mute.mute(machine, until, options.reason, actor=log.COMMAND_LINE, now=now)
     except InvalidValue as error:
@@ -106,7 +104,11 @@ class Command(TurkuCommand):
                 (
                     _MACHINE,
                     Argument(
-                        "--days", type=float, required=True, metavar="N", help="End the mute after this many days."
+                        "--days",
+                        type=number("days", LONGEST_MUTE.days, above_least=True),
+                        required=True,
+                        metavar="N",
+                        help="End the mute after this many days.",
                     ),
                     Argument("--reason", required=True, metavar="TEXT", help="Reason, which the health check shows."),
                 ),
