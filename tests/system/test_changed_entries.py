@@ -22,10 +22,10 @@ from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED
 pytestmark = pytest.mark.xdist_group("system-changed-entries")
 
 WAITING = """\
-    from turku.storage import checkin
+    from turku.storage.session import checkin
     original = checkin.Checkin._one
     def one(self, api, directory, name, order):
-        hint = self.agent.hint(name, 60)
+        hint = self.agent.reported.of_source(name, 60)
         told = None if hint is None else [hint.since_ns, [path.decode("latin-1") for path in hint.paths]]
         with open({hints!r}, "a") as stream:
             stream.write(json.dumps([name, self.request.moment_ns or 0, told]) + "\\n")
@@ -33,8 +33,8 @@ WAITING = """\
     checkin.Checkin._one = one
 """
 EARLIER_RELEASE = """\
-    from turku.storage import session
-    session._asked = lambda request: ()
+    from turku.storage.session import server
+    server._ask_for_changed_entries = lambda request: ()
 """
 
 

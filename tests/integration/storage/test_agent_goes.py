@@ -33,13 +33,13 @@ PHASES = {
 COMMITTING = """\
 import sys, time
 from pathlib import Path
-from turku.storage import backup, cli
-original = backup._Run._catalog
+from turku.storage import catalog, cli
+original = catalog.record
 def slow(*arguments, **options):
     original(*arguments, **options)
     Path({mark!r}, str(time.monotonic_ns())).touch()
     time.sleep(1.5)
-backup._Run._catalog = slow
+catalog.record = slow
 cli.ping_entry()
 """
 
