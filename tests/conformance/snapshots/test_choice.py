@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tests.support.backed_up_machine import backed_up_machine
+from tests.support.backed_up_machine import backed_up_machine, order, storage_configuration
 
-from turku.storage.snapshots import choose
+from turku.storage.backup.job import mode_name
+
+
+def choose(volume: Path, *, has_large_files: bool, allowed: Sequence[str] = ()) -> str:
+    """Return the mode that ``auto`` stands for on the volume."""
+    asked = order(large_modifying_files=has_large_files, allowed_snapshot_modes=list(allowed), snapshot_mode="auto")
+    with tempfile.TemporaryDirectory() as directory:
+        return mode_name(asked, storage_configuration(Path(directory)).receiving, volume)
 
 
 @pytest.mark.parametrize(

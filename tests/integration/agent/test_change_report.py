@@ -60,8 +60,8 @@ class Machine:
         reading, writing = os.pipe()
         with os.fdopen(writing, "wb") as stream, SessionCancellation(reading, asked_sources=tuple(self.paths)) as watch:
             with asked(report, stream):
-                told = {name: watch.changed_entries(name, 20) for name in self.paths}
-                self.with_holes = {name: watch.files_with_holes(name, 20) for name in self.paths}
+                told = {name: watch.reported.of_source(name, 20) for name in self.paths}
+                self.with_holes = {name: watch.reported.with_holes(name, 20) for name in self.paths}
                 until(lambda: set(report._attempt.passed) == set(self.paths))
             assert not watch.is_cancelled
         os.close(reading)
@@ -254,8 +254,8 @@ def test_what_is_uncertain_is_not_told_and_hides_no_other_source(machine: Machin
         SessionCancellation(reading, asked_sources=("a", "b")) as watch,
         asked(report, stream),
     ):
-        assert watch.changed_entries("a", 20) is None
-        assert paths(watch.changed_entries("b", 20)) == set()
+        assert watch.reported.of_source("a", 20) is None
+        assert paths(watch.reported.of_source("b", 20)) == set()
     os.close(reading)
     report.keep()
     # The moment from before stays good: whatever changed since then is named.
