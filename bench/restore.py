@@ -25,6 +25,7 @@ from bench.contenders import running_parts
 from bench.measurement import Measurement, measure
 from bench.own_disk import own_disk
 from tests.support.fleet import Fleet
+from tests.support.restore_mode import restore_mode
 from tests.support.trees import differences
 
 from turku.demo import programs
@@ -72,12 +73,12 @@ def main() -> None:
             transfers.append(float(found[1]))
 
         def open_and_send() -> None:
-            with machine.restore_mode() as mode:
+            with restore_mode(machine) as mode:
                 mode.send(snapshot)
 
         for number in range(options.rounds):
             verified.append(_measured(tree.path, snapshot, restore, parts))
-            with machine.restore_mode() as mode:
+            with restore_mode(machine) as mode:
                 plain.append(_measured(tree.path, snapshot, lambda: mode.send(snapshot), parts))
             opened.append(_measured(tree.path, snapshot, open_and_send, parts))
             print(f"round {number + 1}: restore {_told(verified[-1])}; rsync -a {_told(plain[-1])}", flush=True)

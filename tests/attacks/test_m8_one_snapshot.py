@@ -26,9 +26,11 @@ from turku.agent.restore import session
 from turku.agent.restore.plan import PlannedRestore
 from turku.errors import NotInHistory, RestoreFailed, TurkuError
 from turku.protocol.restore_messages import (
+    BrowseEnd,
     BrowseRequest,
     FileRestoreRequest,
     HistoryRequest,
+    RestoreEnd,
     SnapshotChoice,
 )
 
@@ -53,7 +55,8 @@ class History(Scene):
 
     def answers(self, message: HistoryRequest) -> list[Any]:
         address = session.trusted_address(self.agent, self.order().storage)
-        return list(session.ask(self.agent, address, message, timeout_seconds=60))
+        last = BrowseEnd if message.action == "browse" else RestoreEnd
+        return list(session.ask(self.agent, address, message, last=last, timeout_seconds=60))
 
     def back_up(self) -> str:
         self.fleet.make_due(self.alice, "etc")

@@ -21,7 +21,7 @@ from turku.agent.restore import session
 from turku.agent.restore.job import RestoreJob
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import NotInHistory
-from turku.protocol.restore_messages import BrowseRequest, HistoryRequest, SnapshotChoice
+from turku.protocol.restore_messages import BrowseEnd, BrowseRequest, HistoryRequest, SnapshotChoice
 
 CLAIM = "c" * 32
 
@@ -47,7 +47,9 @@ class Scene:
         order = self.order()
         asked = BrowseRequest(what, ["etc"], of_machine=self.alice.uuid, request=request)  # type: ignore[arg-type]
         address = session.trusted_address(self.agent, order.storage)
-        return list(session.ask(self.agent, address, HistoryRequest("browse", browse=asked), timeout_seconds=60))
+        return list(
+            session.ask(self.agent, address, HistoryRequest("browse", browse=asked), last=BrowseEnd, timeout_seconds=60)
+        )
 
     def refused(self, order: RestoreJob) -> None:
         with pytest.raises(NotInHistory):
