@@ -13,7 +13,7 @@ from turku.core.secret import Secret
 from turku.demo import programs
 
 
-class PrivateCoordinator(programs.Server):
+class PrivateCoordinator(programs.LocalServer):
     """A running coordinator with a prepared database. A context manager that ends it with its workers.
 
     The database is SQLite in ``state_dir``, unless ``database_url`` names another. ``environment`` adds TURKU_*

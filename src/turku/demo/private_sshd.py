@@ -18,7 +18,7 @@ from turku.errors import CommandFailed
 _SESSION_GRACE_SECONDS = 5.0
 
 
-class PrivateSshd(programs.Server):
+class PrivateSshd(programs.LocalServer):
     """A running sshd. A context manager that ends it with its sessions.
 
     It reads ``authorized_keys`` at each login, so the file may be written at any time. ``path`` is the PATH of forced

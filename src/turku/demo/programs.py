@@ -118,7 +118,7 @@ def run(
     return completed
 
 
-class Server(ABC):
+class LocalServer(ABC):
     """A server on a free loopback port. A context manager that ends it."""
 
     def __init__(self) -> None:
