@@ -23,7 +23,7 @@ from turku.agent.config import loading as configuration
 from turku.agent.identity import machine_identity
 from turku.agent.restore import run as restore_run
 from turku.agent.restore import session
-from turku.agent.restore.plan import PlannedRestore
+from turku.agent.restore.job import PlannedRestore
 from turku.errors import NotInHistory, RestoreFailed, TurkuError
 from turku.protocol.restore_messages import (
     BrowseEnd,

@@ -1,18 +1,27 @@
-"""Registration: the coordinator learns this machine's identity and sources (contract, section 3, ``update_config``)."""
+"""Registration: the coordinator learns this machine's identity and sources (contract, section 3, ``update_config``).
+
+``turku-agent check`` shows the warnings about sources that the coordinator rejects or ignores.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from turku.agent.capture import source_warnings
-from turku.agent.config.model import AgentConfig, AgentState
+import msgspec
+
+from turku.agent.capture import excluded_paths
+from turku.agent.capture import mounts as mount_points
+from turku.agent.config.model import AgentConfig, AgentState, SourceConfig
 from turku.agent.identity import key_pair, machine_identity
 from turku.agent.state import var_dir
 from turku.core import durable
 from turku.core.log import one_line
 from turku.errors import ApiForbidden, TurkuError
+from turku.policy import source_options
 from turku.protocol.api_config import ApiConfig
 from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
 
@@ -28,7 +37,7 @@ def update_config(agent: AgentConfig) -> None:
 
     Raises ApiRefused, ApiUnreachable, and the errors of the ``identity`` package.
     """
-    for problem in source_warnings.problems(agent):
+    for problem in source_problems(agent):
         # A coordinator of the existing system may accept it all the same.
         _LOG.error("%s", problem)
     machine = machine_identity.ensure(agent)
@@ -99,15 +108,59 @@ def missing_sources(agent: AgentConfig) -> list[str]:
 def _recorded(configuration: AgentState) -> list[str]:
     """Return the recorded names, or none where the file is missing or cannot be read."""
     try:
-        content = json.loads(
-            durable.read_regular_file(configuration.var_dir / RECORD_FILE, limit_bytes=_RECORD_LIMIT_BYTES)
-        )
-    except (OSError, ValueError, RecursionError, TurkuError):
+        content = durable.read_regular_file(configuration.var_dir / RECORD_FILE, limit_bytes=_RECORD_LIMIT_BYTES)
+        return msgspec.json.decode(content, type=list[str])
+    except (OSError, UnicodeError, msgspec.MsgspecError, TurkuError):
         return []
-    is_list_of_names = isinstance(content, list) and all(isinstance(name, str) for name in content)
-    return content if is_list_of_names else []
 
 
 def _record(agent: AgentConfig) -> None:
     path = var_dir.directory(agent.state) / RECORD_FILE
     var_dir.write_text(agent.state, path, json.dumps(sorted(agent.sources)) + "\n")
+
+
+@dataclass(frozen=True)
+class SourceWarning:
+    """A sentence about a source. ``is_problem`` says that the source cannot be backed up as it is."""
+
+    text: str
+    is_problem: bool
+
+
+def source_warnings(source: SourceConfig) -> list[SourceWarning]:
+    """Return all warnings about the source's directory, and about its options as the coordinator reads them."""
+    found = []
+    found += [SourceWarning(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
+    if excluded_paths.is_mount_missing(source):
+        found.append(SourceWarning("nothing is mounted there now, so that it would not be backed up", is_problem=False))
+    mounts = mount_points.all_mounts()
+    others = excluded_paths.other_file_systems(source, mounts)
+    if any(not mount.is_of_the_kernel for mount in others):
+        found.append(SourceWarning(excluded_paths.other_file_systems_text(others), is_problem=False))
+    found += [
+        SourceWarning(f"{volume} is not backed up: it is a volume of the storage on this machine", is_problem=False)
+        for volume in excluded_paths.volumes_within(source, mounts)
+    ]
+    for name, close in source_options.unknown_names(source.options):
+        suggestion = f"; did you mean {close}?" if close else ""
+        found.append(SourceWarning(f"{name}: unknown option, sent as it is{suggestion}", is_problem=False))
+    found += [SourceWarning(str(problem), is_problem=True) for problem in source_options.problems(source.options)]
+    return found
+
+
+def _about_directory(path: Path) -> str:
+    try:
+        if path.is_dir():
+            return ""
+        return "is not a directory" if path.exists() else "no such directory now"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def source_problems(agent: AgentConfig) -> Iterator[str]:
+    """Yield the problems for which the coordinator would reject the machine's sources, each with its place."""
+    for source in agent.sources.values():
+        for problem in source_options.problems(source.options):
+            yield f"{source.place or source.name}: {problem}"
+    for together in source_options.problems_together({each.name: each.options for each in agent.sources.values()}):
+        yield f"{agent.config_dir / 'sources.d'}: {together}"

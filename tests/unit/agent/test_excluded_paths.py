@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from tests.unit.agent.conftest import Write
 
-from turku.agent.capture import excluded_paths, source_warnings
+from turku.agent import registration
+from turku.agent.capture import excluded_paths
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture.mounts import Mount
 from turku.agent.config import loading as configuration
@@ -136,11 +137,11 @@ def test_the_check_warns_of_disks_and_volumes(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume" / ".turku-volume").touch()
     mounted(monkeypatch, (tmp_path / "disk", "ext4"), (tmp_path / "volume", "btrfs"))
-    texts = [remark.text for remark in source_warnings.warnings(source(tmp_path, one_file_system=True))]
+    texts = [remark.text for remark in registration.source_warnings(source(tmp_path, one_file_system=True))]
     assert texts == [
         "other file systems are not backed up with it (one_file_system): "
         f"{tmp_path / 'disk'} (ext4), {tmp_path / 'volume'} (btrfs)",
         f"{tmp_path / 'volume'} is not backed up: it is a volume of the storage on this machine",
     ]
-    [remark] = source_warnings.warnings(source("/etc", one_file_system="yes"))
+    [remark] = registration.source_warnings(source("/etc", one_file_system="yes"))
     assert (remark.is_problem, remark.text) == (True, "one_file_system: must be true or false")

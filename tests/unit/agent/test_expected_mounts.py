@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent.capture import excluded_paths, source_warnings
+from turku.agent import registration
+from turku.agent.capture import excluded_paths
 from turku.agent.config.model import SourceConfig
 
 
@@ -32,8 +33,8 @@ def test_an_empty_mount_point_is_not_and_says_so(tmp_path: Path, caplog: pytest.
 
 
 def test_the_check_warns_of_it(tmp_path: Path) -> None:
-    texts = [remark.text for remark in source_warnings.warnings(source(tmp_path, expects_mount=True))]
+    texts = [remark.text for remark in registration.source_warnings(source(tmp_path, expects_mount=True))]
     assert texts == ["nothing is mounted there now, so that it would not be backed up"]
-    [remark] = source_warnings.warnings(source("/proc", expects_mount="yes"))
+    [remark] = registration.source_warnings(source("/proc", expects_mount="yes"))
     assert remark.is_problem
     assert remark.text == "expects_mount: must be true or false"

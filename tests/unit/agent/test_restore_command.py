@@ -14,8 +14,7 @@ import pytest
 from turku.agent.commands import restore
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
-from turku.agent.restore.job import RestoreJob
-from turku.agent.restore.plan import PlannedRestore
+from turku.agent.restore.job import PlannedRestore, RestoreJob
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.agent.state import staging_records
 from turku.protocol.messages import StorageAddress

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from turku.agent import cli, registration
-from turku.agent.capture import source_warnings
 from turku.agent.config import loading as configuration
 from turku.agent.identity import machine_identity
 from turku.errors import ApiUnreachable
@@ -35,7 +34,7 @@ def directory(write: Callable[..., Path]) -> Path:
 
 def test_problems_have_file_line_and_key(directory: Path) -> None:
     place = f"{directory}/sources.d/a.json, line 3: vault"
-    assert list(source_warnings.problems(configuration.load(directory))) == [
+    assert list(registration.source_problems(configuration.load(directory))) == [
         f"{place}: path: has control characters (back up the directory above it)",
         f"{place}: exclude: has more than 2000 entries (one pattern with * or a filter set stands for many)",
     ]

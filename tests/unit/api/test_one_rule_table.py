@@ -8,7 +8,7 @@ import pytest
 from tests.support.api_cast import Cast
 from tests.support.v1_client import Refused
 
-from turku.agent.capture import source_warnings
+from turku.agent import registration
 from turku.agent.config.model import SourceConfig
 from turku.api.backups.models import SnapshotModeChoices
 from turku.policy import snapshot_mode
@@ -55,7 +55,7 @@ CASES: list[dict[str, Any]] = [
 def test_check_and_coordinator_agree(cast: Cast, options: dict[str, Any]) -> None:
     options = {"path": "/etc", **options}
     problems = [
-        each for each in source_warnings.warnings(SourceConfig("etc", options["path"], options)) if each.is_problem
+        each for each in registration.source_warnings(SourceConfig("etc", options["path"], options)) if each.is_problem
     ]
     if problems:
         with pytest.raises(Refused, match=r"machine\.sources\.etc"):

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Iterator
 
 from turku.agent import registration
-from turku.agent.capture import source_warnings
 from turku.agent.commands.setup import configured
 from turku.agent.config.loading import load_with_files
 from turku.agent.config.model import AgentConfig
@@ -51,7 +50,7 @@ def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
         for key, value in source.options.items():
             if key != "path":
                 yield False, f"        {one_line(f'{key}: {value}')}"
-        for warning in source_warnings.warnings(source):
+        for warning in registration.source_warnings(source):
             where = f" ({source.place})" if warning.is_problem and source.place else ""
             label = "PROBLEM" if warning.is_problem else "note"
             yield warning.is_problem, f"        {label}: {one_line(warning.text + where)}"

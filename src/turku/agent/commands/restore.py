@@ -11,10 +11,9 @@ from turku.agent import checkin
 from turku.agent.commands.browse import UNFINISHED
 from turku.agent.commands.setup import configured
 from turku.agent.config.model import AgentConfig, AgentState
-from turku.agent.restore import browse, dry_run
+from turku.agent.restore import browse, manifest
 from turku.agent.restore import run as restore_run
-from turku.agent.restore.job import RestoreJob
-from turku.agent.restore.plan import PlannedRestore
+from turku.agent.restore.job import PlannedRestore, RestoreJob
 from turku.agent.restore.result import ProgressDisplay, RestoreResult, count_of
 from turku.agent.state import staging_records
 from turku.browse.arguments import snapshot_choice
@@ -33,7 +32,7 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """
     job = _job(options, agent)
     if options.dry_run:
-        for line in dry_run.lines(agent, job):
+        for line in manifest.dry_run_lines(agent, job):
             say(line)
         return 0
     if options.in_place and not options.yes:

@@ -1,24 +1,31 @@
 """The manifest of a restore: the storage's list of the paths that it restores, asked for without any transfer.
 
-With ``--compare-contents`` it names the files of the target whose content is not the backup's.
+For ``--compare-contents`` and ``--dry-run`` the target is compared with it on this machine.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
+from typing import Literal
 
 import xxhash
 
+from turku.agent.capture import excluded_paths
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore import session
-from turku.agent.restore.job import RestoreJob
-from turku.agent.restore.plan import planned_restore
+from turku.agent.restore.file_metadata import link_target
+from turku.agent.restore.job import PlannedRestore, RestoreJob, planned_restore
+from turku.agent.state import staging_records
 from turku.agent.tunnel.trusted_storages import Address
+from turku.core.cli import shell_words
 from turku.core.filesystem import directory_tree
+from turku.core.filesystem.directory_tree import DirectoryTree
+from turku.core.filesystem.spool import BloomFilter
 from turku.errors import InvalidValue, MalformedMessage
 from turku.policy import names
 from turku.protocol.restore_messages import (
@@ -35,7 +42,11 @@ from turku.protocol.restore_messages import (
 )
 
 _TIMEOUT_SECONDS = 24 * 3600.0
+_DRY_RUN_TIMEOUT_SECONDS = 3600.0
 _CHUNK_BYTES = 1024 * 1024
+_NO_TARGET = -1
+
+DryRunStep = Literal["create", "replace", "keep", "same", "delete", "lose"]
 
 
 def request(agent: AgentConfig, job: RestoreJob, address: Address, *, timeout_seconds: float) -> Iterator[Answer]:
@@ -112,3 +123,107 @@ def checksum_of(descriptor: int) -> bytes:
         return hasher.digest()
     finally:
         os.close(descriptor)
+
+
+def dry_run_lines(agent: AgentConfig, job: RestoreJob) -> Iterator[str]:
+    """Yield a line for each path that would be written or deleted, and then the sum. Raises as ``run.restore`` does."""
+    with closing(_DryRun(agent, job)) as dry_run:
+        yield from dry_run.lines()
+
+
+class _DryRun:
+    def __init__(self, agent: AgentConfig, job: RestoreJob) -> None:
+        self._agent = agent
+        self._job = job
+        self._root = _NO_TARGET
+        self._counts: Counter[DryRunStep] = Counter()
+        # A filter, as its memory does not grow with the number of files that a storage lists.
+        self._listed = BloomFilter()
+
+    def close(self) -> None:
+        if self._root != _NO_TARGET:
+            os.close(self._root)
+
+    def lines(self) -> Iterator[str]:
+        address = session.trusted_address(self._agent, self._job.storage)
+        plan: PlannedRestore | None = None
+        for answer in request(self._agent, self._job, address, timeout_seconds=_DRY_RUN_TIMEOUT_SECONDS):
+            if isinstance(answer, RestorePlan) and plan is None:
+                plan = planned_restore(self._agent.state, self._job, answer, address.name)
+                yield from (f"note: {remark}" for remark in plan.remarks)
+                with suppress(OSError):
+                    self._root = os.open(plan.target, directory_tree.DIRECTORY_FLAGS)
+            elif isinstance(answer, Manifest) and plan is not None:
+                yield from self._manifest_lines(answer)
+            elif isinstance(answer, RestoreEnd):
+                self._counts["lose"] = max(answer.lost_count, len(answer.lost))
+                yield from (f"lost  {shell_words.path_word(path_bytes(lost))}" for lost in answer.lost)
+        if plan is None:
+            raise session.incomplete_answer(address)
+        if self._job.delete and self._root != _NO_TARGET and not self._counts["lose"]:
+            yield from self._deletion_lines(plan)
+        yield self._summary(plan)
+
+    def _manifest_lines(self, part: Manifest) -> Iterator[str]:
+        for entry in part.entries:
+            path = checked_path(entry.path)
+            step = self._step(path, entry)
+            self._counts[step] += 1
+            if self._job.delete:
+                self._listed.add(path)
+            if step in ("create", "replace"):
+                yield f"{step}  {shell_words.path_word(path)}"
+
+    def _step(self, path: bytes, entry: ManifestEntry) -> DryRunStep:
+        overwrite = self._job.overwrite
+        status = None if self._root == _NO_TARGET else directory_tree.status(self._root, path)
+        if status is None:
+            return "create"
+        if entry.kind == "file" and stat.S_ISREG(status.st_mode):
+            if (status.st_size, status.st_mtime_ns) == (entry.size_bytes, time_ns(entry.modified)):
+                return "same"
+            if overwrite == "never" or (overwrite == "older" and status.st_mtime_ns > time_ns(entry.modified)):
+                return "keep"
+        elif overwrite == "never":
+            return "keep"
+        elif entry.kind == "link" and _is_same_link(self._root, path, entry):
+            return "same"
+        return "replace"
+
+    def _deletion_lines(self, plan: PlannedRestore) -> Iterator[str]:
+        source = self._job.source_here(self._agent)
+        untouched = excluded_paths.protected_paths(self._agent.state, source, plan.target)
+        for path in _files_below(self._root, self._job.paths, untouched):
+            if path not in self._listed:
+                self._counts["delete"] += 1
+                yield f"delete  {shell_words.path_word(path)}"
+
+    def _summary(self, plan: PlannedRestore) -> str:
+        counts = self._counts
+        changes = ", ".join(f"{counts[step]:,} to {step}" for step in ("create", "replace", "delete") if counts[step])
+        parts = [changes or "nothing to do"]
+        if counts["same"]:
+            parts.append(f"{counts['same']:,} are there already")
+        if counts["keep"]:
+            parts.append(f"{counts['keep']:,} are left as they are")
+        if counts["lose"]:
+            parts.append(f"{counts['lose']:,} are LOST: the storage's catalog lists them, and the snapshot lacks them")
+        return f"{plan.snapshot} into {plan.target}: {'; '.join(parts)}. Nothing was changed."
+
+
+def _is_same_link(root: int, path: bytes, entry: ManifestEntry) -> bool:
+    return entry.target is not None and link_target(root, path) == path_bytes(entry.target)
+
+
+def _files_below(root: int, paths: tuple[bytes, ...], untouched: frozenset[bytes]) -> Iterator[bytes]:
+    """Yield everything at and below the paths but directories, untouched directories and staging directories."""
+    with os.scandir(root) as entries:
+        names = (os.fsencode(entry.name) for entry in entries)
+        kept = untouched | {name for name in names if staging_records.is_staging_name(name)}
+    with DirectoryTree(os.dup(root)) as tree:
+        for path in paths or (b"",):
+            yield from (
+                entry.full_path
+                for entry in tree.walk(path, skips=kept)
+                if not entry.is_directory and entry.full_path not in kept
+            )

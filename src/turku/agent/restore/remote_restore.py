@@ -21,8 +21,7 @@ import msgspec
 from turku.agent.config.model import AgentConfig, RestoreConfig
 from turku.agent.identity import machine_identity
 from turku.agent.restore import run as restore_run
-from turku.agent.restore.job import RestoreJob
-from turku.agent.restore.plan import PlannedRestore
+from turku.agent.restore.job import PlannedRestore, RestoreJob
 from turku.agent.restore.result import RestoreProgress, RestoreResult
 from turku.agent.state import var_dir
 from turku.core import lock, retry

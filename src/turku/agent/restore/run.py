@@ -20,9 +20,8 @@ from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.restore import file_metadata, manifest
 from turku.agent.restore import session as history_session
 from turku.agent.restore.answers import AnswerReader, UnsupportedAttributes
-from turku.agent.restore.job import RestoreJob
+from turku.agent.restore.job import PlannedRestore, RestoreJob, planned_restore
 from turku.agent.restore.placement.placement import Placement
-from turku.agent.restore.plan import PlannedRestore, planned_restore
 from turku.agent.restore.result import ProblemList, RestoreProgress, RestoreResult, count_of
 from turku.agent.restore.session import HistorySession
 from turku.agent.restore.staging import staging_directory, target

@@ -10,29 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turku.agent.capture import excluded_paths
-from turku.agent.config.model import AgentConfig, AgentState
+from turku.agent.config.model import AgentConfig
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.staging.basis_files import BasisFiles, BasisFileWriter
 from turku.agent.restore.staging.staging_directory import StagingDirectory
-from turku.agent.state import staging_records
 from turku.core import durable, lock
 from turku.core.filesystem import directory_tree, removal
 from turku.errors import LockHeld, RestoreFailed, TurkuError
 from turku.protocol.restore_messages import PARTIAL_SUFFIX, RestorePlan, Settable
-
-
-def is_empty(configuration: AgentState, directory: Path) -> bool:
-    """Return True where nothing can be overwritten: the target is missing, empty, or left by an interrupted restore.
-
-    Raises RestoreFailed where it cannot be read.
-    """
-    try:
-        with os.scandir(directory) as entries:
-            return staging_records.is_interrupted(configuration, directory) or next(entries, None) is None
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        raise RestoreFailed(f"cannot restore into {directory}: {error.strerror}") from error
 
 
 @contextmanager
