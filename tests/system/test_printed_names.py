@@ -74,7 +74,7 @@ def test_a_name_that_was_printed_is_restored(
     path = f"{programs.DIRECTORY}:{os.environ['PATH']}"
     environment = {"PATH": path, "LOCPATH": str(locales), "TERM": "xterm", **ENVIRONMENTS[name]}
     of_machine = f"--config-dir '{machine.config_dir}'"
-    for listed in (f"files odd {of_machine}", f"files odd {of_machine} | cat", f"find odd '*' {of_machine}"):
+    for listed in (f"ls odd {of_machine}", f"ls odd {of_machine} | cat", f"find odd '*' {of_machine}"):
         shown = in_terminal(f"turku-agent {listed}", environment)
         # As a terminal of that encoding has it, and gives it back.
         lines = [LINE.search(line.decode("latin-1")) for line in shown.splitlines()]
