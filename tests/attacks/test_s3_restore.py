@@ -39,8 +39,8 @@ def manifest(*files: str, **links: str | Path) -> dict[str, Any]:
     return {
         "row": "manifest",
         "entries": [
-            *([name, "file", 7, 0, True, False, None, None] for name in files),
-            *([name, "link", 0, 0, False, False, None, str(target)] for name, target in links.items()),
+            *([name, "file", 7, [0, 0], True, None, None] for name in files),
+            *([name, "link", 0, [0, 0], False, None, str(target)] for name, target in links.items()),
         ],
     }
 
@@ -264,10 +264,10 @@ def test_s3_what_the_storage_plans_changes_nothing_by_itself(
 @pytest.mark.parametrize(
     "entry",
     [
-        ["../victim/authorized_keys", "file", 4, 0, False, True, "AAAAAAAAAAAAAAAAAAAAAA==", None],
-        ["/etc/shadow", "file", 4, 0, False, True, "AAAAAAAAAAAAAAAAAAAAAA==", None],
-        ["out/authorized_keys", "link", 4, 0, True, True, None, "/etc/shadow"],
-        ["a\0b", "file", 4, 0, False, True, None, None],
+        ["../victim/authorized_keys", "file", 4, [0, 0], False, "AAAAAAAAAAAAAAAAAAAAAA==", None],
+        ["/etc/shadow", "file", 4, [0, 0], False, "AAAAAAAAAAAAAAAAAAAAAA==", None],
+        ["out/authorized_keys", "link", 4, [0, 0], True, None, "/etc/shadow"],
+        ["a\0b", "file", 4, [0, 0], False, None, None],
     ],
     ids=["up", "absolute", "link through a link", "NUL"],
 )
@@ -290,7 +290,7 @@ def test_s3_what_the_manifest_names_outside_is_neither_read_nor_made(
 @pytest.mark.parametrize(
     "answer",
     [
-        {"row": "manifest", "entries": [["x" * 20_000, "file", 4, 0, False, True, None, None]]},
+        {"row": "manifest", "entries": [["x" * 20_000, "file", 4, [0, 0], False, None, None]]},
         {"row": "refusal", "code": "not-in-history", "message": "\x1b[2J\nforged line", "details": "\x1b]0;x\x07" * 9},
         {"row": "unheard of"},
         {"row": "plan", "snapshot": "again"},

@@ -475,7 +475,7 @@ def test_s4_the_links_of_a_manifest_take_no_memory(
     lines = [
         {
             "row": "manifest",
-            "entries": [[f"l{line}-{number}", "link", 0, 0, False, True, None, "x" * 4000] for number in range(240)],
+            "entries": [[f"l{line}-{number}", "link", 0, [0, 0], False, None, "x" * 4000] for number in range(240)],
         }
         for line in range(200)
     ]
