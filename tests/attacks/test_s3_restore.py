@@ -237,8 +237,8 @@ def test_s3_there_is_no_module_before_the_machine_has_agreed_and_none_after(
         {**PLAN, "snapshot": "../../victim"},
         {**PLAN, "snapshot": "/etc"},
         {**PLAN, "snapshot": ""},
-        {**PLAN, "parents": [["../victim", 0o777, 0, 0, 0], ["/tmp", 0o777, 0, 0, 0]]},
-        {**PLAN, "parents": [["other", 0o777, 65534, 65534, 0], ["made", 0o777, 65534, 65534, 0]]},
+        {**PLAN, "parents": [["../victim", 0o777, 0, 0, [0, 0]], ["/tmp", 0o777, 0, 0, [0, 0]]]},
+        {**PLAN, "parents": [["other", 0o777, 65534, 65534, [0, 0]], ["made", 0o777, 65534, 65534, [0, 0]]]},
     ],
     ids=["up", "absolute", "empty", "parents outside", "parents not asked for"],
 )

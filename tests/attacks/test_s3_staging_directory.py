@@ -410,7 +410,8 @@ def test_s3_s4_a_hostile_storage_tries_everything_in_one_restore(
     told = [manifest(*names[:4], "docs/x/authorized_keys", **{"docs/x": "../root/.ssh"})]
     told += [manifest(name) for name in names[4:6]] + [{"row": "deleted", "paths": ["passwd", "../x"]}, END]
     # It says that little comes: what comes beyond it is not taken.
-    hostile.will_say([{**PLAN, "files": 12, "size_bytes": 1000, "parents": [["root", 0o777, 65534, 65534, [0, 0]]]}], told)
+    parents = [["root", 0o777, 65534, 65534, [0, 0]]]
+    hostile.will_say([{**PLAN, "files": 12, "size_bytes": 1000, "parents": parents}], told)
     process = machine.start("turku-agent", "restore", "etc", "docs", "--in-place", "--yes")
     wait_for(lambda: hostile.has_go or process.poll() is not None)
     assert hostile.has_go, process.communicate()
