@@ -292,7 +292,7 @@ def _too_long(_signal: int, _frame: FrameType | None) -> None:
 
 def _in_short(outcome: BackupReport) -> str:
     if outcome.success:
-        return f"success {outcome.strategy}" + (" (suspicious)" if outcome.findings else "")
+        return f"success {outcome.strategy}" + (" (quarantined)" if outcome.findings else "")
     if match := _BOUND.search(outcome.summary):
         return match[1]
     if match := _EXIT_CODE.search(outcome.summary):

@@ -72,6 +72,8 @@ def test_marks_are_words_and_filters(admin: Client) -> None:
     assert "1 source" in page(admin, f"{sources}?mark=problem")
     assert "0 machines" in page(admin, f"{address(Machine, 'changelist')}?mark=silent")
     assert "1 storage" in page(admin, f"{address(Storage, 'changelist')}?mark=ok")
+    # A storage is never damaged, and the whole list would look like the answer.
+    assert "0 storages" in page(admin, f"{address(Storage, 'changelist')}?mark=damaged")
 
 
 def test_links_lead_to_related_objects(admin: Client) -> None:

@@ -75,8 +75,11 @@ class ConditionFilter(admin.SimpleListFilter):
         return [(name, label) for name, (label, _condition) in self.options(SYSTEM_CLOCK.now()).items()]
 
     def queryset(self, _request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
-        _label, condition = self.options(SYSTEM_CLOCK.now()).get(self.value() or "", ("", Q()))
-        return queryset.filter(condition)
+        if self.value() is None:
+            return queryset
+        # A value that is not an option finds nothing: the whole list would look like its answer.
+        found = self.options(SYSTEM_CLOCK.now()).get(self.value() or "")
+        return queryset.filter(found[1]) if found else queryset.none()
 
 
 def condition_filter(title: str, parameter: str, options: Options) -> type[ConditionFilter]:
