@@ -116,11 +116,14 @@ class StorageOutput:
             _LOG.warning("storage %s printed %r: %s", self._storage_name, text[:200], hint)
 
     def release(self, *, holds_next: bool = False) -> None:
-        """Show the lines that were held. Hold none from here on, or with ``holds_next`` the next ones again."""
+        """Show the lines that were held. Hold none from here on, or with ``holds_next`` the next ones again.
+
+        After a release without ``holds_next`` no line is held any more.
+        """
         with self._lock:
             for text in self._held or ():
                 self._show(text)
-            self._held = [] if holds_next else None
+            self._held = [] if holds_next and self._held is not None else None
 
     def has_shown(self, text: str) -> bool:
         """Return True where this line was shown a short while ago, so that it need not be repeated."""
