@@ -150,7 +150,7 @@ def test_an_rsync_that_a_storage_would_refuse_is_named_first(temporary: Path) ->
 def test_version_and_help_are_said_at_once() -> None:
     assert command.run([TURKU, "--version"], timeout_seconds=30).stdout.decode() == f"turku {__version__}\n"
     text = command.run([TURKU, "--help"], timeout_seconds=30).stdout.decode()
-    for program in ("demo", "turku-agent-ping", "turku-storage-update-config", "turku-api"):
+    for program in ("demo", "turku-agent", "turku-storage", "turku-api"):
         assert program in text
     assert "--keep" in command.run([TURKU, "demo", "--help"], timeout_seconds=30).stdout.decode()
 
