@@ -74,7 +74,9 @@ def whole(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wh
 
 
 def test_the_backup_has_the_system_and_empty_mount_points(whole: Whole) -> None:
-    assert differences(whole.root, whole.snapshot, *OUTSIDE) == []
+    found = differences(whole.root, whole.snapshot, *OUTSIDE)
+    # The kernel changes the time of a mounted /sys whenever somebody mounts something.
+    assert [line for line in found if line != ".d..t...... sys/"] == []
     for name in ("proc", "sys", "dev", "run", "tmp", "opt/turku/src", "var/lib/turku-agent/run"):
         assert list((whole.snapshot / name).iterdir()) == [], name
     assert "other file systems are not backed up with it (one_file_system)" in whole.said
