@@ -18,6 +18,8 @@ from turku.policy.anomaly import AnomalyThresholds
 from turku.storage.config.model import AnomalyConfig
 from turku.storage.disk import history, snapshot_notes, trash
 
+pytestmark = pytest.mark.storage_rsync
+
 FILES = 40
 RULES = "last 2 days"
 

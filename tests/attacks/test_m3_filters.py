@@ -13,6 +13,8 @@ from tests.support.http_cast import HttpCast
 from tests.support.ordered_storage import order, ordered_storage
 from tests.support.v1_client import Refused
 
+pytestmark = pytest.mark.storage_rsync
+
 HOSTILE_RULES = {
     "merge file": ". /etc/shadow",
     "merge file, long": "merge /etc/shadow",

@@ -16,6 +16,8 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, 
 
 from turku.core.configuration.declaration import with_values
 
+pytestmark = pytest.mark.storage_rsync
+
 FILES = 200
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 

@@ -31,6 +31,8 @@ from turku.storage.disk import history, snapshot_record
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync import version
 
+pytestmark = pytest.mark.storage_rsync
+
 ATTACKER = "11111111-1111-4111-8111-111111111111"
 VICTIM = "22222222-2222-4222-8222-222222222222"
 SNAPSHOT = "etc_20260101-000000_abcd"

@@ -23,6 +23,8 @@ from turku.core.command import CompletedProgram
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 
+pytestmark = pytest.mark.both_rsyncs
+
 EVERYTHING = range(256)
 
 

@@ -6,10 +6,13 @@ import filecmp
 import os
 from pathlib import Path
 
+import pytest
 from tests.support import rsync_programs
 from tests.support.fleet import Fleet
 
 from turku.demo import programs
+
+pytestmark = pytest.mark.both_rsyncs
 
 
 def test_a_backup_and_a_restore(fleet: Fleet, tmp_path: Path) -> None:

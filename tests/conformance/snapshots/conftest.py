@@ -21,6 +21,13 @@ PLAIN = "ext4"
 """For those; one of our own, where we can have one, has nobody else's files to flush."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder: each makes backups."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.storage_rsync)
+
+
 @pytest.fixture(params=sorted(MODES))
 def mode(request: pytest.FixtureRequest) -> type[SnapshotMode]:
     return MODES[request.param]

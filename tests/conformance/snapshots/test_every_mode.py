@@ -15,6 +15,8 @@ from tests.support.rich_tree import change_rich_tree, make_rich_tree
 from turku.core.configuration.declaration import with_values
 from turku.storage.snapshots import SnapshotMode
 
+pytestmark = pytest.mark.both_rsyncs
+
 FAKE_SUPER = [None] if os.geteuid() == 0 else [None, False]
 """Without root a storage keeps ownership in extended attributes or, where there are none, not at all."""
 

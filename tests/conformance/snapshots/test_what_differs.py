@@ -15,6 +15,8 @@ from tests.support.rich_tree import change_rich_tree, make_rich_tree
 from turku.core.configuration.declaration import with_values
 from turku.storage.snapshots import MODES, SnapshotMode
 
+pytestmark = pytest.mark.both_rsyncs
+
 MANY = 400
 NAMES = [
     b"new\nline", b"back\\slash", b"\\#012", b"\\#999", b"\\#134#012", b"-rf", b"--delete", b" two  blanks ", b"#hash",

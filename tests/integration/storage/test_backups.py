@@ -19,6 +19,8 @@ from tests.support.rich_tree import make_rich_tree
 
 from turku.storage.rsync import request
 
+pytestmark = pytest.mark.both_rsyncs
+
 NOBODY = 65534
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
+pytestmark = pytest.mark.storage_rsync
+
 SIZE_BYTES = 4 * 1024 * 1024
 STOPPING = """
 echo "$*" >> {log}

@@ -18,6 +18,8 @@ from turku.errors import InvalidValue, NotInHistory, TurkuError, UsageError
 from turku.storage import cli
 from turku.storage.catalog import database
 
+pytestmark = pytest.mark.storage_rsync
+
 Run = Callable[..., str]
 
 

@@ -33,6 +33,8 @@ from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync.change_log import ChangeLog, ItemizedLine
 from turku.storage.snapshots.mode import LinkDest
 
+pytestmark = pytest.mark.storage_rsync
+
 NOBODY = 65534
 STEPS = frozenset({"execute", "executemany", "rename", "replace", "symlink", "unlink", "link", "rmdir", "mkdir"})
 

@@ -22,6 +22,8 @@ from turku.storage.integrity.drill import drill
 from turku.storage.integrity.drill_record import DrillResult
 from turku.storage.integrity.scrub import ScrubShare
 
+pytestmark = pytest.mark.storage_rsync
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:

@@ -17,6 +17,8 @@ from turku.errors import LockHeld, UsageError
 from turku.storage.cli import main
 from turku.storage.integrity import damage
 
+pytestmark = pytest.mark.storage_rsync
+
 
 @pytest.fixture
 def api() -> Iterator[V1Api]:

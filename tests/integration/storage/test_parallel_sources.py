@@ -24,6 +24,8 @@ from turku.storage.containment import limits, watchdog
 from turku.storage.session import checkin
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
+pytestmark = pytest.mark.storage_rsync
+
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 # Each rsync says when it begins and ends, and takes its time.
 TRACING = 'echo "+" >> {log}; sleep 0.5; "$0" "$@"; code=$?; echo "-" >> {log}; exit $code'

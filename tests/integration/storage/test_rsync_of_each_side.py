@@ -10,6 +10,8 @@ from tests.support import rsync_programs
 from tests.support.backed_up_machine import backed_up_machine
 from tests.support.ordered_storage import order, ordered_storage
 
+pytestmark = pytest.mark.both_rsyncs
+
 SIZE_BYTES = 1024 * 1024
 SLOWLY = {"bwlimit": "1000"}
 """So that a look into /proc finds both at work."""

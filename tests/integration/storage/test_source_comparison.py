@@ -19,6 +19,8 @@ from turku.storage.integrity.scrub import ScrubShare
 from turku.storage.integrity.source_comparison import ComparisonResult
 from turku.storage.rsync.request import RsyncDaemon
 
+pytestmark = pytest.mark.storage_rsync
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:

@@ -19,6 +19,8 @@ from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub
 from turku.storage.integrity.scrub import ScrubResult, ScrubShare
 
+pytestmark = pytest.mark.storage_rsync
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
