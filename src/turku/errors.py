@@ -4,8 +4,6 @@ Callers catch a branch and never compare codes or statuses. Exit codes follow sy
 docs/reference/errors.md lists them, and a test compares the two.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Self
 
 

@@ -1,7 +1,5 @@
 """Sessions with storages: rsyncd, tunnel, request, and the wait for the end (contract, section 4)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import select

@@ -1,7 +1,5 @@
 """The checkin: what is due by the coordinator's answer, sorted by storage (contract, step 4.1)."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The session stays open until the operator ends it.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import select

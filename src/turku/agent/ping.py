@@ -1,11 +1,8 @@
 """A run of turku-agent-ping: go/no-go program, checkin, and a session with each storage that has something to do."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Raw
 
@@ -14,9 +11,6 @@ from turku.agent.config.model import AgentConfig
 from turku.agent.state import var_dir
 from turku.core import lock
 from turku.errors import LockHeld, TurkuError
-
-if TYPE_CHECKING:
-    pass
 
 LOCK_NAME = "turku-agent-ping"
 _GONOGO_TIMEOUT_SECONDS = 3600.0
@@ -63,7 +57,7 @@ class _Restores:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> _Restores:
+    def __enter__(self) -> "_Restores":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:

@@ -3,8 +3,6 @@
 ``turku-agent check`` shows the warnings about sources that the coordinator rejects or ignores.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterator, Sequence

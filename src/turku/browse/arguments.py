@@ -1,7 +1,5 @@
 """The five commands that browse history, as ``turku-agent`` and ``turku-storage`` both have them."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Collection

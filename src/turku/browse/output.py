@@ -1,7 +1,5 @@
 """Rows of history as tables for people and as JSON for programs."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator

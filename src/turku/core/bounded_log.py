@@ -1,7 +1,5 @@
 """Bounded logging of messages that may come by the thousand: the first are logged, all others are counted by kind."""
 
-from __future__ import annotations
-
 import logging
 import re
 import threading

@@ -1,7 +1,5 @@
 """Cancellation of long work by a token that the work checks where stopping does no harm."""
 
-from __future__ import annotations
-
 import os
 import threading
 import weakref

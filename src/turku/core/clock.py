@@ -1,7 +1,5 @@
 """The only module that reads the time."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime
 from typing import Protocol

@@ -4,8 +4,6 @@ Programs are started with argument lists, never by a shell, and with an environm
 has its own process group and an owner that ends it. Output comes line by line, decoded leniently and bounded in memory.
 """
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

@@ -3,8 +3,6 @@
 Every change is complete or did not happen: temporary file beside the target, fsync, rename, fsync of the directory.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

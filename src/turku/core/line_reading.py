@@ -1,7 +1,5 @@
 """Fast reading of lines from a program that writes many: rsync flushes each of a million lines separately."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

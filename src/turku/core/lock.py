@@ -1,7 +1,5 @@
 """Locks between runs of one program. The kernel holds them, so a killed run leaves no stale lock."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import stat

@@ -1,7 +1,5 @@
 """Set-up of logging to the journal, syslog, a file, or standard error."""
 
-from __future__ import annotations
-
 import atexit
 import logging
 import socket

@@ -1,7 +1,5 @@
 """Random samples of streams, for checks that cannot look at everything."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Secrets: a type that does not print itself, and the generator."""
 
-from __future__ import annotations
-
 import secrets
 import string
 

@@ -1,7 +1,5 @@
 """Sizes and durations as people read them, in terminals and on pages."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")

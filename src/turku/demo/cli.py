@@ -1,7 +1,5 @@
 """The command `turku`, which shows the three programs working together."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The output of the demo: numbered steps with their times, readable with and without colours."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A private coordinator: the installed `turku-api` on a free loopback port, with its state in one directory."""
 
-from __future__ import annotations
-
 import http.client
 from collections.abc import Mapping
 from http import HTTPStatus

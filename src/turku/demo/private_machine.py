@@ -1,7 +1,5 @@
 """A private machine: an agent with configuration, identity and state in one directory."""
 
-from __future__ import annotations
-
 import grp
 import json
 import os

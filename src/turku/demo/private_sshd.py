@@ -1,7 +1,5 @@
 """A private sshd on a free loopback port, as any user, with all its files in one directory."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import signal

@@ -1,7 +1,5 @@
 """A private storage: configuration, volume and state in one directory, reached through a private sshd."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The programs that the demo runs: Turku's own, beside this Python, and those of the system."""
 
-from __future__ import annotations
-
 import errno
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """The steps of the demo, in order, with the words of its output."""
 
-from __future__ import annotations
-
 import filecmp
 import shutil
 from contextlib import ExitStack

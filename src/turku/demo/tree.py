@@ -1,7 +1,5 @@
 """Trees of files for the demo: a bounded copy, typical changes of a user, and the hard links of two trees."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

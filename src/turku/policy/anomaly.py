@@ -6,8 +6,6 @@ backups of the source did is its baseline: a source that is rewritten every day 
 never count alone, because they have everyday reasons: much of the size is gone or new, or files now look encrypted.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

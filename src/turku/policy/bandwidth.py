@@ -6,8 +6,6 @@ Hours may cross midnight, and their days are those on which they begin. Times ar
 so a window that begins at 0230 begins at 0300 on a day without 0230.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Characters of text from the network: those that are refused, and the way to show text in a message."""
 
-from __future__ import annotations
-
 import unicodedata
 
 from turku.errors import InvalidValue

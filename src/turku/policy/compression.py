@@ -1,7 +1,5 @@
 """The choice to compress transfers: by the source's option, or by the speed of the way to its storage."""
 
-from __future__ import annotations
-
 import ipaddress
 from enum import StrEnum
 from typing import Any

@@ -5,8 +5,6 @@ ignores), and so is the rule that clears the rules before it. ``merge NAME`` nam
 rules replace it before anything reaches rsync (contract, section 3).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum

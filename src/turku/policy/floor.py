@@ -4,8 +4,6 @@ The coordinator unites them for every storage, those of the existing system incl
 again with its own floor, because a coordinator may be compromised (threats C4).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from turku.errors import InvalidValue

@@ -1,7 +1,5 @@
 """The choice of a machine on a command line: by UUID, the beginning of one, name, or the end of one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 

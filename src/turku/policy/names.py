@@ -4,8 +4,6 @@ A source's name is a directory on the storage, a module of the agent's rsyncd an
 valid as each of them. Every function returns the name, and raises InvalidValue for a name that is not valid.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import unicodedata

@@ -11,8 +11,6 @@ the head hardly notices, and slowly where they are long. Once the head has asked
 reserved for it until it must have asked.
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A snapshot is kept if any rule keeps it, and in case of doubt. A snapshot whose 
 good snapshot are never deleted. Where no rule would keep any snapshot, all are kept.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,7 +79,7 @@ class Upcoming:
 class _Kept:
     """A snapshot that a rule keeps, the reason, and the moment from which the rule does not keep it."""
 
-    snapshot: _Dated
+    snapshot: "_Dated"
     reason: str
     until: datetime | None
 

@@ -1,7 +1,5 @@
 """Source options that say what a run reads and keeps: ``not_preserved``, ``incomplete`` and ``one_file_system``."""
 
-from __future__ import annotations
-
 import posixpath
 from collections.abc import Iterable
 from enum import StrEnum

@@ -3,8 +3,6 @@
 Agent, coordinator and storage ask this module. The storage alone settles ``auto``, as it knows its file system.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Final
 

@@ -5,8 +5,6 @@ program refuses an option that another one accepts. Only the coordinator knows t
 for any name here.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

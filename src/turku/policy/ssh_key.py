@@ -1,7 +1,5 @@
 """Parsing of SSH public keys. Lines of authorized_keys and known_hosts are written from the parsed key only."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -4,8 +4,6 @@ Every change weakens it that does not provably keep and back up at least as much
 own configuration, so the coordinator delays the effect of such changes on history (threats M4 and M5).
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

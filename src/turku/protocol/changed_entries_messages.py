@@ -6,8 +6,6 @@ them answers with the line ``CHANGED_ENTRIES_WANTED`` on standard error. From th
 ask receives nothing, because it may take any further input for the end of the session.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 import msgspec

@@ -4,8 +4,6 @@ It uses the standard library's http.client. Importing a larger client takes long
 due, and every machine of a fleet would pay for it every five minutes.
 """
 
-from __future__ import annotations
-
 import http.client
 import ipaddress
 import os
@@ -96,7 +94,7 @@ class ApiClient:
         self.their_time: datetime | None = None
         """Time of the last answer by the clock of the coordinator, or of the proxy that answered for it."""
 
-    def beyond_contract(self) -> ApiClient:
+    def beyond_contract(self) -> "ApiClient":
         """Return a client of the coordinator's calls beyond the contract, at ``/v2`` beside ``/v1``.
 
         A coordinator of the existing system answers them with 404 (ApiNotFound).

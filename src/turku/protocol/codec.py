@@ -1,7 +1,5 @@
 """The codec of all conversations: JSON to typed messages and back, bounded, with errors that name the field."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 import msgspec

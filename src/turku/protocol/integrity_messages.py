@@ -3,8 +3,6 @@
 Paths are printable text for people. Nobody opens them at the coordinator.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """The stream of answers of a storage to browse and restore requests: one JSON object on each line."""
 
-from __future__ import annotations
-
 import select
 import threading
 from typing import IO, Any, Final

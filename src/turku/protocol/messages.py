@@ -5,8 +5,6 @@ types. ``turku.policy`` checks the meaning of names, keys and rules. Fields desc
 and are omitted where they are empty.
 """
 
-from __future__ import annotations
-
 from copy import copy
 from typing import Annotated, Any, Literal
 

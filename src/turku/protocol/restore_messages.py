@@ -4,8 +4,6 @@ Beyond the contract. The agent sends one ``HistoryRequest`` on ssh's standard in
 The storage answers on standard output with one JSON object on each line, each an ``Answer``. Standard error is its log.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Final, Literal
 
 import msgspec

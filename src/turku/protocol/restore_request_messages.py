@@ -4,8 +4,6 @@ Beyond the contract: ``machine.restores`` in the answer to ``agent_ping_checkin`
 ``agent_restore_progress`` at ``/v2``. The machine's own configuration decides if and where it runs an order.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Final, Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """Detection of the rsync programs that know xxh128, the checksum that catalogs keep."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from contextlib import suppress

@@ -4,8 +4,6 @@ The new secret is written to a file before the coordinator receives it, and stay
 coordinator accepts the old and the new secret for the same call, so that a later run can repeat the call and finish.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar

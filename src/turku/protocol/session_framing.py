@@ -1,7 +1,5 @@
 """The framing of a session's request on standard input (contract, section 4). Few imports, for a fast start."""
 
-from __future__ import annotations
-
 from typing import Final
 
 SESSION_REQUEST_END: Final = b"."

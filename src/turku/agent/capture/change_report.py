@@ -9,8 +9,6 @@ is not rebooted. A booting system may give entries any change time before its cl
 have changed its disks before that.
 """
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os
@@ -63,7 +61,7 @@ class Moment(msgspec.Struct, frozen=True):
     boot_id: str
     boot_ns: int
 
-    def follows(self, earlier: Moment) -> bool:
+    def follows(self, earlier: "Moment") -> bool:
         """Return True where the clock ran from the earlier moment to this one and nobody set it meanwhile."""
         passed_ns = self.boot_ns - earlier.boot_ns
         was_set_by_ns = self.unix_ns - earlier.unix_ns - passed_ns

@@ -8,8 +8,6 @@ file system there. Both bring a directory that was not at its path before. So a 
 and everything below a directory that was elsewhere at the last scan counts as changed.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import struct
@@ -92,7 +90,7 @@ class ChangeScan:
     name_with_holes: Callable[[bytes], None] = lambda _path: None
     """A callback for the path of each file that has holes, changed or not."""
     go_on: Callable[[], None] = lambda: None
-    _found: array[int] = field(default_factory=lambda: array("Q"))
+    _found: "array[int]" = field(default_factory=lambda: array("Q"))
     _devices: set[int] = field(default_factory=set)
     _emptied: frozenset[bytes] = frozenset()
 

@@ -5,8 +5,6 @@ other file systems are backed up as empty directories, so that a restored system
 content that an earlier snapshot has in them would stay for ever.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """``turku-agent snapshots``, ``ls``, ``versions``, ``find`` and ``diff``: browse the snapshots of this machine."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Iterable, Iterator

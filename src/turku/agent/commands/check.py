@@ -1,7 +1,5 @@
 """``turku-agent check`` and ``config``: check the configuration and show the sources, or every key."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """``turku-agent ping``, and ``turku-agent-ping``: have the sources that are due backed up."""
 
-from __future__ import annotations
-
 import argparse
 
 from turku.agent.commands import setup

@@ -1,7 +1,5 @@
 """``turku-agent update-config``, ``rotate-keys`` and ``re-enrol``: this machine's identity at the coordinator."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

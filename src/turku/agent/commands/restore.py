@@ -1,7 +1,5 @@
 """``turku-agent restore``: bring files of a snapshot back to this machine."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from contextlib import closing

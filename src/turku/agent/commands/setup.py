@@ -1,7 +1,5 @@
 """The beginning of every subcommand: logging, the configuration, and an interrupted change of keys."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import random

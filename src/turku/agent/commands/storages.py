@@ -1,7 +1,5 @@
 """``turku-agent storages`` and ``accept-storage``: the storages that this machine trusts, and those that wait."""
 
-from __future__ import annotations
-
 import argparse
 
 from turku.agent.commands.setup import configured

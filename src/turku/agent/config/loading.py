@@ -1,7 +1,5 @@
 """Loading of the agent's configuration."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The machine's SSH key pair, by which storages know it."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import logging

@@ -1,7 +1,5 @@
 """The machine's identity towards the coordinator: its UUID and its secret (contract, section 2)."""
 
-from __future__ import annotations
-
 import logging
 import uuid
 from contextlib import AbstractContextManager, suppress

@@ -4,8 +4,6 @@ The new secret and key are written completely before the coordinator is told. Th
 A run that finds them finishes the rotation first. The coordinator accepts the same call again, whichever secret it has.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from contextlib import suppress

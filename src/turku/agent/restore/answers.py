@@ -6,8 +6,6 @@ the permissions of its group, which may be more than the group was allowed. Its 
 allowed.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import stat
@@ -45,7 +43,7 @@ class AnswerReader(threading.Thread):
     """Reads the storage's answers to their end."""
 
     def __init__(
-        self, answers: Iterator[Answer], verification: Verification, unsupported: UnsupportedAttributes
+        self, answers: Iterator[Answer], verification: Verification, unsupported: "UnsupportedAttributes"
     ) -> None:
         super().__init__(name="restore answers", daemon=True)
         self.end: RestoreEnd | None = None

@@ -1,7 +1,5 @@
 """Browsing: asking storages for the snapshots, files and versions that they keep of this machine."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ A file has ACLs, attributes of its users (``user.*``), and attributes that only 
 ``security.*``). An ACL that cannot be set never leaves its file open to more people than the ACL does.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import secrets

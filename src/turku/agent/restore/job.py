@@ -1,7 +1,5 @@
 """A restore job, and its plan: what the storage announces, and what that means for the target."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -3,8 +3,6 @@
 For ``--compare-contents`` and ``--dry-run`` the target is compared with it on this machine.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections import Counter

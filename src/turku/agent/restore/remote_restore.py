@@ -5,8 +5,6 @@ run at all, and below which directories they may write. The run reports its prog
 stay away, a later ping picks the request up again.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

@@ -3,8 +3,6 @@
 Progress is shown as a line that changes in a terminal and as an occasional line elsewhere.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time
@@ -47,7 +45,7 @@ class ProblemList:
         """Add problems that are only counted."""
         self.count += count
 
-    def extend(self, others: ProblemList) -> None:
+    def extend(self, others: "ProblemList") -> None:
         """Add all problems of another list."""
         for sentence in others.named:
             self.add_general(sentence)

@@ -5,8 +5,6 @@ are compared with the manifest while others arrive. When nobody writes any more,
 (``placement``). Until then the target is unchanged, so a restore may be killed at any moment, and the next one resumes.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import time

@@ -1,7 +1,5 @@
 """A history session: one request to a storage about its history, and the answers line by line (restore_messages.py)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

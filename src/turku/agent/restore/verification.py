@@ -6,8 +6,6 @@ again. Files that were there already, or that rsync did not report, are read her
 A storage chooses what it sends and how much, so entries that wait to be compared take a bounded amount of memory.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import stat

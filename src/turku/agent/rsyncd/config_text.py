@@ -1,7 +1,5 @@
 """The modules that the agent's rsync daemons offer, and the text of rsyncd.conf, rendered here for all of them."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

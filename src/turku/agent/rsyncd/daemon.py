@@ -1,7 +1,5 @@
 """A running rsyncd: its port, its start, the wait for its first answer, and its log."""
 
-from __future__ import annotations
-
 import errno
 import ipaddress
 import logging

@@ -5,8 +5,6 @@ writes to whatever has that name at that moment, so a storage could put a disk t
 directory through a mount that opens no devices. Where such a mount is impossible, rsyncd creates no device files.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ module is a staging directory (``staging_directory.py``) that holds nothing of t
 options a client chooses. The daemon reports every file that it has received completely, with its checksum.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

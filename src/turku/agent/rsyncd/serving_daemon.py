@@ -1,7 +1,5 @@
 """The rsync daemon of a backup: it offers the due modules for the length of one session (contract, 4.1 and 4.2)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -4,8 +4,6 @@ A killed restore leaves its staging directory. The record lets the same command 
 into the target remove it, and lets backups exclude it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -4,8 +4,6 @@ The agent may run as its own user while root runs some programs by hand (a resto
 root creates are given to the owner of ``var_dir``, and root follows nothing that this user could have planted.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

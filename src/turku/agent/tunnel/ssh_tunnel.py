@@ -1,7 +1,5 @@
 """The SSH connection to a storage, with a reverse port forwarding to our rsyncd (contract, steps 4.3 and 4.4)."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The output of a storage, shown on the terminal up to the limits of an honest storage (threats S4)."""
 
-from __future__ import annotations
-
 import logging
 import re
 import sys

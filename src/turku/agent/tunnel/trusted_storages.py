@@ -5,8 +5,6 @@ first storages are recorded, and a storage with other keys, under whatever name,
 accepts it on this machine. The coordinator chooses names, addresses and ports, so only the keys count.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Audit entries for everything that people do in the admin site, with old and new values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 

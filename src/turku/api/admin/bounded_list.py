@@ -1,7 +1,5 @@
 """Lists of the admin site at a bounded cost: only the first rows are counted."""
 
-from __future__ import annotations
-
 import shlex
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """Columns of lists, which pages show as fields too, and filters of lists."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from operator import attrgetter

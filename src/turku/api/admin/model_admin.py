@@ -1,7 +1,5 @@
 """Base classes of the admin pages."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any

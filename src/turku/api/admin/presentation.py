@@ -1,7 +1,5 @@
 """Health marks, times and links as lists show them."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime
 from typing import Any

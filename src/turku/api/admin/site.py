@@ -1,7 +1,5 @@
 """The admin site. The modules of ``pages`` register their models with it."""
 
-from __future__ import annotations
-
 import math
 from http import HTTPStatus
 from typing import Any

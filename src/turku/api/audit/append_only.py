@@ -5,8 +5,6 @@ another role own the tables and run `turku-api migrate`, and grant the role of `
 on ``audit_auditentry`` (docs/reference/audit-log.md has the statements).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 _SENTENCE = "the audit log is append-only"

@@ -1,7 +1,5 @@
 """Writes to the audit log, in the transaction of the change itself."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

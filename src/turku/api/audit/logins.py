@@ -1,7 +1,5 @@
 """Successful and failed logins of people, from the signals of Django."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib.auth import get_user_model

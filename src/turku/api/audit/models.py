@@ -1,7 +1,5 @@
 """The model of the audit log."""
 
-from __future__ import annotations
-
 from django.db import models
 from django.db.models import Q
 

@@ -1,7 +1,5 @@
 """Values as the audit log stores them: as JSON, bounded, without secrets."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The sources that a machine's configuration declares: checked, and applied to the database."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -132,7 +130,7 @@ class DeclarationChanges:
         is_changed = any(change.columns for _before, change in self._planned.values())
         return is_changed or not self.declared.keys() <= self._planned.keys()
 
-    def change_of(self, source: Source) -> _SourceUpdate:
+    def change_of(self, source: Source) -> "_SourceUpdate":
         """Return the change of a locked source and set it on the source.
 
         It is computed again if the source has changed in between.

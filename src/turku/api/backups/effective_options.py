@@ -3,8 +3,6 @@
 They combine the machine's options, those before a held-back change, and the operator's policy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The filter sets that rules may name, read at most once per call."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """The models of backups."""
 
-from __future__ import annotations
-
 import uuid
 
 from django.db import models

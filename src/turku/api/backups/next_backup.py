@@ -1,7 +1,5 @@
 """The schedule of a source: when it is due next, and which sources are due now."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """Actions of operators on sources: back up now, and confirm a withdrawal."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from django.db import transaction

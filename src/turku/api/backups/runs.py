@@ -1,7 +1,5 @@
 """Backup runs: recorded from the reports of storages, and deleted when they are old."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta

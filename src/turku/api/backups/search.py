@@ -4,8 +4,6 @@ A word that finds few machines or sources is looked up in steps, each by an inde
 finds many is left to one statement, because a page is soon full of its results.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from django.db.models import Q

@@ -1,7 +1,5 @@
 """Changes by a machine that weaken the protection of its history, and their delay."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The base of the commands of `turku-api`: Django's command with the parser, help and exit codes of all programs."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping

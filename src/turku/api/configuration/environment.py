@@ -1,7 +1,5 @@
 """The TURKU_* variables of the environment, read once, with errors collected as data."""
 
-from __future__ import annotations
-
 import ipaddress
 import zoneinfo
 from collections.abc import Mapping

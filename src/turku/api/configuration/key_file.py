@@ -1,7 +1,5 @@
 """Key files: generated once, private, and the same for all processes that start at the same time."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Batched writes to rows that were read and locked before."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import TypeVar
 

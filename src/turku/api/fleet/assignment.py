@@ -1,7 +1,5 @@
 """The assignment of new machines to storages."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections import defaultdict

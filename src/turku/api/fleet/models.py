@@ -1,7 +1,5 @@
 """The models of the fleet: Auths, storages, machines, policies and filter sets."""
 
-from __future__ import annotations
-
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q, Value

@@ -1,7 +1,5 @@
 """Mutes of machines: until a date and for a reason, their problems do not count."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from django.db import transaction

@@ -1,7 +1,5 @@
 """Lookup of the machine that an operator names."""
 
-from __future__ import annotations
-
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Concat
 

@@ -1,7 +1,5 @@
 """The operator's policies that count for a machine: the floor, and the time after which it is silent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta

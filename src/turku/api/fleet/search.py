@@ -1,7 +1,5 @@
 """Search for machines."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The models of integrity: damaged files, restore drills, and the integrity state of each source."""
 
-from __future__ import annotations
-
 from django.db import models
 from django.db.models import Q
 

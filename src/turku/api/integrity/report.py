@@ -1,7 +1,5 @@
 """Reports of storages about damage, verification and drills, written together in a fixed number of queries."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta

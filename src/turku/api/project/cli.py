@@ -1,7 +1,5 @@
 """The command `turku-api`, and the names that the existing system has for some of its commands."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys
@@ -145,7 +143,7 @@ def _run(command: str, arguments: Sequence[str]) -> None:
     from django.core.management import ManagementUtility, get_commands
 
     class Utility(ManagementUtility):
-        def fetch_command(self, subcommand: str) -> BaseCommand:
+        def fetch_command(self, subcommand: str) -> "BaseCommand":
             # Before Django asks, the commands of the apps are not known.
             known = get_commands()
             if subcommand not in known:

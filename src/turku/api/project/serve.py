@@ -1,7 +1,5 @@
 """The command `turku-api serve`: the coordinator under gunicorn, after all checks have passed."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Sequence

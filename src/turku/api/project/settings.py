@@ -4,8 +4,6 @@ Importing them never fails. It generates a missing secret key if the state direc
 Errors become system checks (checks.py).
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The URLs of pages and calls."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 
 from django.contrib import admin

@@ -1,7 +1,5 @@
 """The WSGI application, for `turku-api serve` and for other WSGI servers."""
 
-from __future__ import annotations
-
 import os
 
 from django.core.wsgi import get_wsgi_application

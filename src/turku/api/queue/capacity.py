@@ -1,7 +1,5 @@
 """The slots of storages as rows, added and retired when their number changes."""
 
-from __future__ import annotations
-
 import logging
 from datetime import datetime
 from typing import Any

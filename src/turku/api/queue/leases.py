@@ -7,8 +7,6 @@ is a conditional update, and a unique constraint gives a machine at most one slo
 coordinators give away no slot twice.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta

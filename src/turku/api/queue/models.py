@@ -1,7 +1,5 @@
 """The models of the queue. The row of a slot is also its lease: the machine in the row holds the slot."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from django.core.validators import MaxValueValidator, MinValueValidator

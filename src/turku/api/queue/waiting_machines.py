@@ -1,7 +1,5 @@
 """The queue of machines that wait for a slot."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta

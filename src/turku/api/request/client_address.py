@@ -1,7 +1,5 @@
 """The address of the client, as reported by the proxies that the operator trusts and by no others."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Callable
 from contextvars import ContextVar

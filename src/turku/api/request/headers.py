@@ -1,7 +1,5 @@
 """Response headers that Django does not set by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from django.http import HttpRequest

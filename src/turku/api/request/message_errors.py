@@ -1,7 +1,5 @@
 """Errors of a message, collected so that one answer names all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Access grants: decisions on whether a storage may show history to a machine or send it there."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from uuid import UUID
 

@@ -1,7 +1,5 @@
 """Descriptions of restore requests, for people and for programs."""
 
-from __future__ import annotations
-
 from base64 import b64decode
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The models of restores."""
 
-from __future__ import annotations
-
 import uuid
 
 from django.db import models

@@ -1,7 +1,5 @@
 """New restore requests: checked and saved."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta

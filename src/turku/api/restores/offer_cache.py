@@ -3,8 +3,6 @@
 Nearly always there is none. Each process remembers that, so a restore is offered at most a second late.
 """
 
-from __future__ import annotations
-
 from turku.core.clock import SYSTEM_CLOCK
 
 REMEMBERED_SECONDS = 1.0

@@ -1,7 +1,5 @@
 """The restores that a check-in offers to a machine, and the guest machines of a storage."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 

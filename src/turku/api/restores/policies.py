@@ -1,7 +1,5 @@
 """Restore policies of machines. For each field, the most specific policy that sets it counts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from turku.api.fleet.models import Machine

@@ -1,7 +1,5 @@
 """Progress reports of machines about restores: picked up, running, ended or postponed."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID

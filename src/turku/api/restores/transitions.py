@@ -4,8 +4,6 @@ An update changes the row only while it is in the expected state. So of any numb
 that try the same, one succeeds.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Any
 

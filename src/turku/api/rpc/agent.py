@@ -3,8 +3,6 @@
 The contract has ``update_config``, ``agent_ping_checkin`` and ``agent_ping_restore``. The others are beside it.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from uuid import UUID
 

@@ -3,8 +3,6 @@
 It is SQL because the same query through models takes ten times as long, mostly to build the statement.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID

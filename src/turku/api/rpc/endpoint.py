@@ -1,7 +1,5 @@
 """Calls as Django views: limits, decoding, and refusals as JSON for any input."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Iterator

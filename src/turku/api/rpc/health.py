@@ -1,7 +1,5 @@
 """The call ``health``."""
 
-from __future__ import annotations
-
 from django.db import connection
 from django.db.models import Model
 

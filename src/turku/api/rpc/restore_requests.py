@@ -4,8 +4,6 @@ A caller authenticates by the session of the admin site, with Django's CSRF prot
 account. So there is no other secret to keep, and one place to disable a person.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import wraps
 from http import HTTPStatus

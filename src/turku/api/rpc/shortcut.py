@@ -1,7 +1,5 @@
 """The middleware that answers calls before Django's middleware for pages."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from django.http import HttpRequest

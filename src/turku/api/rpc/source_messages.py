@@ -1,7 +1,5 @@
 """The source message S of the contract, as agents and storages receive it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime

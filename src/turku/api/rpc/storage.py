@@ -4,8 +4,6 @@ The contract has ``storage_update_config``, ``storage_ping_checkin`` and ``stora
 beside it.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from django.db import transaction

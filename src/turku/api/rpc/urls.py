@@ -1,7 +1,5 @@
 """The URLs of the calls, with and without a final slash."""
 
-from __future__ import annotations
-
 from django.urls import URLPattern, re_path
 
 from turku.api.rpc import agent, restore_requests, storage

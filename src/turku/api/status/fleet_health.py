@@ -1,7 +1,5 @@
 """The health of the whole fleet, as sentences and as one line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The health marks of storages and machines, for the admin site, `turku_health` and filters."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from django.db.models import Exists, OuterRef, Q, QuerySet

@@ -1,7 +1,5 @@
 """The health marks, and the database expressions that compute them."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """The reason for a mark of a source or machine, as its finder reported it, and the next step."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Collection
 from datetime import datetime

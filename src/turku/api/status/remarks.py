@@ -1,7 +1,5 @@
 """Sentences of the health check about what is remarkable and no problem of one machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any

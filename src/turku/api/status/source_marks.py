@@ -1,7 +1,5 @@
 """The health marks of sources."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet

@@ -1,7 +1,5 @@
 """The argument parser of all programs: its mistakes are errors like all others, and its help has one layout."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import shutil

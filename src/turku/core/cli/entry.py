@@ -1,7 +1,5 @@
 """The start of every program: its errors become text on standard error and exit codes."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """Listings: tables for terminals, lines with tabs for pipes, JSON arrays, and the notation of times and modes."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import shutil

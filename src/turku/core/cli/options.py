@@ -1,7 +1,5 @@
 """Options that several programs have: one spelling and one help text for each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from turku.core.cli.arguments import count, number

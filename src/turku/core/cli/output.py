@@ -4,8 +4,6 @@
 they escape everything that is printed.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import sys

@@ -1,7 +1,5 @@
 """Programs and their subcommands, declared once: parser, help and dispatch follow from the declaration."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,7 +77,7 @@ class CommandGroup:
 
     name: str
     summary: str
-    commands: Sequence[Command | CommandGroup]
+    commands: "Sequence[Command | CommandGroup]"
     examples: tuple[Example, ...]
     details: str = ""
 

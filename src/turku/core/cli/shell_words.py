@@ -1,7 +1,5 @@
 """Names as words that can be pasted into a shell, whatever bytes they contain."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 

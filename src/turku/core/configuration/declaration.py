@@ -9,8 +9,6 @@ The field gives the key's name, its type, its bounds and its default. The loader
 reference page, the commented examples and ``config --show`` (display.py) all read the same declaration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -59,7 +57,7 @@ class DeclaredKey(msgspec.Struct, frozen=True):
     """A key with all that its declaration says."""
 
     name: str
-    type: Any
+    annotated_type: Any
     """The annotated type, as msgspec converts to it."""
     key: Key
     static_default: Any
@@ -67,7 +65,7 @@ class DeclaredKey(msgspec.Struct, frozen=True):
     @property
     def plain_type(self) -> Any:
         """The type without its bounds."""
-        return self.type.__origin__
+        return self.annotated_type.__origin__
 
     @property
     def section(self) -> type[Section] | None:

@@ -1,7 +1,5 @@
 """Configuration directories: all files are read and merged key by key, and all faults are reported together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

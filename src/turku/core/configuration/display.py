@@ -1,7 +1,5 @@
 """The command ``config --show`` of agent and storage: every key with its value and the place that it is from."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ of the disk emptied or overwrote the file, so that it lacks its keys, the copy r
 not replaced, because whoever removes it wants a new identity.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Loading: the values of declared keys from the files of a configuration directory, every fault with its place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -111,7 +109,7 @@ class _Loader:
             if (section := key.entry_section) is not None:
                 return self._entries(key, section, place, written, before)
         try:
-            return msgspec.convert(written, key.type, strict=True, dec_hook=declaration.from_builtin)
+            return msgspec.convert(written, key.annotated_type, strict=True, dec_hook=declaration.from_builtin)
         except msgspec.ValidationError as error:
             self._fault(place, f"{error}{_choices(key.plain_type)}")
         return _UNUSABLE

@@ -3,8 +3,6 @@
 The standard readers of JSON and YAML silently use the last of two equal keys, and YAML reads ``0100`` as 64.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

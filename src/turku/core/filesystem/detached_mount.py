@@ -4,8 +4,6 @@ The mount is not in the tree of mounts. Only its descriptor leads to it, and it 
 Linux 5.12 and CAP_SYS_ADMIN.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import struct

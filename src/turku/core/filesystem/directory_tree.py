@@ -4,8 +4,6 @@ Agent and storage work as root on trees that others may change. A name that some
 refused, not followed. Paths are bytes, relative to the directory, and ``b""`` is the directory itself.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -8,8 +8,6 @@ for ``security.x``, and ACLs in ``user.rsync.%aacl`` and ``user.rsync.%dacl``. T
 that every storage and the machine itself compute the same digest.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import struct

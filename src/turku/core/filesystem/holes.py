@@ -1,7 +1,5 @@
 """Holes of sparse files: finding them, copying them, and making them from zeros."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

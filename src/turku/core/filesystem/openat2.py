@@ -4,8 +4,6 @@
 at once, each component is opened by itself.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import functools

@@ -1,7 +1,5 @@
 """Paths as text: relative paths of a tree's entries (bytes), and the one rule for a path inside a directory."""
 
-from __future__ import annotations
-
 from typing import AnyStr
 
 

@@ -1,7 +1,5 @@
 """POSIX access control lists, as Linux keeps them in extended attributes."""
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Iterable

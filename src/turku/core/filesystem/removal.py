@@ -1,7 +1,5 @@
 """Removal of directory trees that other programs may change meanwhile, never by way of a symbolic link."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,7 +1,5 @@
 """Collections of bytes with bounded memory, for trees whose size an untrusted side decides."""
 
-from __future__ import annotations
-
 import os
 import struct
 import tempfile

@@ -1,7 +1,5 @@
 """The rights and the priority of this process and all programs that it starts."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

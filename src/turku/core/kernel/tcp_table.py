@@ -1,7 +1,5 @@
 """The kernel's tables of TCP sockets (/proc/net/tcp and tcp6)."""
 
-from __future__ import annotations
-
 import ipaddress
 import struct
 from collections.abc import Iterator

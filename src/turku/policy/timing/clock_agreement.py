@@ -1,7 +1,5 @@
 """The comparison of two clocks, and the detection of impossible dates."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from turku.core import units

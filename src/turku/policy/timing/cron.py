@@ -4,8 +4,6 @@ An expression is parsed once, into the numbers of its five fields. The search fo
 month and tries only matching days, hours and minutes, so its cost is bounded for every expression (threats M11).
 """
 
-from __future__ import annotations
-
 import calendar
 import hashlib
 import random
@@ -191,7 +189,7 @@ class Cron:
     _fields: tuple[_Numbers, ...]
 
     @classmethod
-    def parse(cls, text: str, expression: str) -> Cron:
+    def parse(cls, text: str, expression: str) -> "Cron":
         """Return the schedule for a cron expression. ``text`` is the whole frequency. Raises InvalidValue."""
         words = expression.lower().split()
         if len(words) != len(_FIELDS):

@@ -1,7 +1,5 @@
 """Conversion between wall times and moments. On days of clock changes, a wall time has no moment or two."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 

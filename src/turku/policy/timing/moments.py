@@ -1,7 +1,5 @@
 """Parsing of moments that people type, such as ``2026-11-01 12:00``, ``yesterday``, ``3 days ago``, ``2 h ago``."""
 
-from __future__ import annotations
-
 import calendar
 import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo

@@ -7,8 +7,6 @@ the days 1 to 28 for ``monthly``. This spreads the load of a fleet, and a source
 changes.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import re

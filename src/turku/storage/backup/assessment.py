@@ -1,7 +1,5 @@
 """The assessment of a backup: its statistics, findings and incompleteness, as the snapshot's notes keep them."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from turku.policy import anomaly

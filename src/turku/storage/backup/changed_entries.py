@@ -4,8 +4,6 @@ A machine that lies about them harms only its own backups. The size of its lines
 reading of further lines, never the session.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Collection

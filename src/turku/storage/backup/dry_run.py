@@ -1,7 +1,5 @@
 """The dry run: the comparison of the machine with the base snapshot, before anything is transferred."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 from turku.core.log import one_line

@@ -5,8 +5,6 @@ Files that did not change then become the base's own files again. Modes that sha
 have rsync change a tree of their own in place.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from contextlib import ExitStack

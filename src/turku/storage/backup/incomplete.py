@@ -1,7 +1,5 @@
 """The assessment of files that a run could not transfer: notes, warnings, and findings if there are many."""
 
-from __future__ import annotations
-
 import os
 import stat
 from contextlib import ExitStack

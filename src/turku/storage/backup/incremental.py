@@ -4,8 +4,6 @@ rsync writes the differences to the staging directory, which shares no file with
 new tree from the base and the staging directory (``snapshots/assembly.py``).
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Every rule of an order is checked again here, because the coordinator may be an older one, or hostile.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

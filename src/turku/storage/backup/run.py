@@ -6,8 +6,6 @@
 4. Anything else is a full run (``full.py``), with the reason in its report.
 """
 
-from __future__ import annotations
-
 import logging
 import secrets
 from contextlib import AbstractContextManager, nullcontext, suppress

@@ -1,7 +1,5 @@
 """The transfers of one backup: rsync runs with the source's options, within the limits of the run."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -222,7 +220,7 @@ class SourceTransfer:
         scope: TransferScope,
         on_entry: OnEntry,
         *,
-        before: tuple[SourceTransfer, TransferScope] | None = None,
+        before: "tuple[SourceTransfer, TransferScope] | None" = None,
     ) -> TransferResult:
         """Return the result of a complete transfer. Raises BackupFailed, possibly TransferRejected, for any other.
 

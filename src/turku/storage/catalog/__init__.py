@@ -4,8 +4,6 @@
 reading. ``database`` tells where its file lies, and why there.
 """
 
-from __future__ import annotations
-
 from turku.storage.catalog.entry import CatalogEntry, Difference, EntryKind
 from turku.storage.catalog.opening import open_catalog, update
 from turku.storage.catalog.reader import Catalog, CatalogedSnapshot

@@ -4,8 +4,6 @@ Its path is ``<volume>/.catalogs/<uuid>/<source>.sqlite``. It is not in the mach
 receiver can write there and could plant a database (threats M9).
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

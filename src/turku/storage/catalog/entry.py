@@ -1,7 +1,5 @@
 """The entries of a catalog. An entry is one version of a path."""
 
-from __future__ import annotations
-
 import stat
 from dataclasses import dataclass
 from enum import StrEnum
@@ -118,7 +116,7 @@ class CatalogEntry(NamedTuple):
             self.attributes,
         )
 
-    def may_be(self, other: CatalogEntry) -> bool:
+    def may_be(self, other: "CatalogEntry") -> bool:
         """Return True if nothing that is known distinguishes the two."""
         if self.checksum is not None and other.checksum is not None and self.checksum != other.checksum:
             return False

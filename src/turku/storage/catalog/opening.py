@@ -1,7 +1,5 @@
 """Opening of a catalog. It is brought in step with the disk first."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable
 from datetime import tzinfo

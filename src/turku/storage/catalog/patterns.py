@@ -1,7 +1,5 @@
 """Patterns that a person types to find a file."""
 
-from __future__ import annotations
-
 import fnmatch
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Queries of a catalog: its snapshots, their entries, and the versions of a path."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from bisect import bisect_left, bisect_right

@@ -4,8 +4,6 @@ A storage without root keeps owners, kinds and modes in extended attributes (rsy
 from there.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,7 +1,5 @@
 """The part of a history that a reader may see. Nothing else exists for that reader."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

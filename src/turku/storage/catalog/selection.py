@@ -1,7 +1,5 @@
 """Queries about a selection of a snapshot: what it has at and below some paths, in numbers."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator, Sequence
 

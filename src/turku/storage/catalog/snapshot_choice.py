@@ -1,7 +1,5 @@
 """The choice of a snapshot: by name, the latest, or the state at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 

@@ -3,8 +3,6 @@
 Nothing of the catalog itself is read or locked meanwhile, so nobody waits for a tree of 1,000,000 files.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -98,7 +96,7 @@ class Staging:
         self._numbers = 0
         self._known_numbers.clear()
 
-    def scan(self, changes: ChangeLog | None, *, may_trust: bool) -> None:
+    def scan(self, changes: "ChangeLog | None", *, may_trust: bool) -> None:
         """Read the tree, or only what ``changes`` name if they are complete and ``may_trust`` allows it.
 
         Complete changes name every name of a file that changed. Files get no checksums here. Raises OSError if the tree
@@ -202,7 +200,7 @@ class Staging:
                 waiting.push_all(joined(path, name) for name in sorted(inner, reverse=True))
             self._connection.executemany(_INSERT_SCANNED, rows)
 
-    def _scan_changed(self, changes: ChangeLog) -> None:
+    def _scan_changed(self, changes: "ChangeLog") -> None:
         with ExitStack() as stack:
             tree = stack.enter_context(SnapshotReader(self._tree))
             others = self._opened(stack)
@@ -217,7 +215,7 @@ class Staging:
                 row = _row(self._place(directory), name, found, others, directories)
                 self._connection.execute(_INSERT_SCANNED, row)
 
-    def _with_parents(self, changes: ChangeLog) -> Iterator[bytes]:
+    def _with_parents(self, changes: "ChangeLog") -> Iterator[bytes]:
         """Yield the changed paths and the directories above them, as their times may have changed too.
 
         Directories above the previous path were yielded with it. Each directory comes after its parent, which is open
@@ -236,7 +234,7 @@ class Staging:
             yield change.path
             parent = above
 
-    def _mark_reported(self, changes: ChangeLog) -> None:
+    def _mark_reported(self, changes: "ChangeLog") -> None:
         connection = self._connection
         connection.executemany(
             _INSERT_REPORTED,

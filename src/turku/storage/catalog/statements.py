@@ -1,7 +1,5 @@
 """The SQL queries of a catalog. Every row of a version has the same columns in the same order."""
 
-from __future__ import annotations
-
 ONE = """
 SELECT versions.id, versions.name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked,
     attributes

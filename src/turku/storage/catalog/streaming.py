@@ -6,8 +6,6 @@ read when the next file's line has come, because rsync sets its attributes after
 as their times change with every entry.
 """
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 import threading
@@ -32,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 class StreamingIndexer:
     """The index of the tree of a first backup, built during its transfer and used by the backup's thread."""
 
-    def __init__(self, connection: sqlite3.Connection, place: SourceDirectory) -> None:
+    def __init__(self, connection: sqlite3.Connection, place: "SourceDirectory") -> None:
         self.connection = connection
         self._place = place
         self._is_over = threading.Event()
@@ -41,7 +39,7 @@ class StreamingIndexer:
         self._changes: ChangeLog | None = None
         self._staging: Staging | None = None
 
-    def begin(self, tree: Path, changes: ChangeLog, *, has_attributes: bool) -> None:
+    def begin(self, tree: Path, changes: "ChangeLog", *, has_attributes: bool) -> None:
         """Follow ``changes`` as they are reported about the empty ``tree``.
 
         ``has_attributes`` says that rsync keeps owners in extended attributes there.
@@ -67,7 +65,7 @@ class StreamingIndexer:
             self._thread.join()
         self.connection.close()
 
-    def _follow(self, path: Path, changes: ChangeLog, has_attributes: bool) -> None:  # noqa: FBT001
+    def _follow(self, path: Path, changes: "ChangeLog", has_attributes: bool) -> None:  # noqa: FBT001
         """Follow the changes. The staged entries count only if this comes to its end."""
         staging = Staging(self.connection, path, base=None, before=None, after=None)
         try:
@@ -81,7 +79,7 @@ class StreamingIndexer:
         else:
             self._staging = staging
 
-    def _stage(self, tree: SnapshotReader, changes: ChangeLog, staging: Staging) -> None:
+    def _stage(self, tree: SnapshotReader, changes: "ChangeLog", staging: Staging) -> None:
         files: list[ReportedName] = []
         others: list[ReportedName] = []
         for change in changes.follow(self._is_over):
@@ -103,7 +101,7 @@ class StreamingIndexer:
 
 
 @contextmanager
-def stream_index(place: SourceDirectory) -> Iterator[StreamingIndexer | None]:
+def stream_index(place: "SourceDirectory") -> Iterator[StreamingIndexer | None]:
     """Yield an indexer for the source's catalog, or None if the catalog cannot be opened.
 
     The source's lock must be held.

@@ -4,8 +4,6 @@ The rows of a new snapshot are durable before it gets its name. After a crash, t
 compares the names. It drops a snapshot that is not on the disk, and reads one that is not in the catalog from its tree.
 """
 
-from __future__ import annotations
-
 import bisect
 import itertools
 import logging
@@ -48,7 +46,7 @@ def record(
     name: str,
     base: str | None,
     tree: Path,
-    changes: ChangeLog | None,
+    changes: "ChangeLog | None",
     moment: datetime,
     zone: tzinfo,
     indexer: StreamingIndexer | None = None,
@@ -144,7 +142,7 @@ class _NewSnapshot:
     name: str
     base: str | None
     tree: Path
-    changes: ChangeLog | None
+    changes: "ChangeLog | None"
     moment: datetime
     indexer: StreamingIndexer | None
     dates: DatesAtLimit | None

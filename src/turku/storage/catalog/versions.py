@@ -5,8 +5,6 @@ all that a directory shows of them is equal and their content is known to be equ
 has the same checksum, or the run that made it reported that it did not write it.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass

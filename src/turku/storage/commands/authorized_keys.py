@@ -4,8 +4,6 @@ Anyone who reaches sshd can make it run this command with any key. So the coordi
 ``update_config.refresh`` allows.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

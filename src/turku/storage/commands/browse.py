@@ -1,7 +1,5 @@
 """``turku-storage snapshots``, ``ls``, ``versions``, ``find`` and ``diff``: browse the snapshots of all machines."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Collection

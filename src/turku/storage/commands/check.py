@@ -1,7 +1,5 @@
 """``turku-storage check`` and ``config``: show the configuration as it is used, the protection, and the problems."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """``turku-storage verify`` and ``drill``: read stored files again and repair them, and prove that restores work."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace

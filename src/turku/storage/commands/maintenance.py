@@ -1,7 +1,5 @@
 """``turku-storage gc``, ``catalog`` and ``accept-volume``: care for volumes and catalogs."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 from collections.abc import Callable

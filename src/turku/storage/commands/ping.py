@@ -1,7 +1,5 @@
 """``turku-storage ping``, and ``turku-storage-ping``: serve one session of one machine."""
 
-from __future__ import annotations
-
 import argparse
 import os
 

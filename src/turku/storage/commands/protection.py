@@ -1,7 +1,5 @@
 """The facts about the protection of this host that ``turku-storage check`` shows. Finding them changes nothing."""
 
-from __future__ import annotations
-
 import errno
 import os
 import platform

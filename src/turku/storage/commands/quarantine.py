@@ -1,7 +1,5 @@
 """``turku-storage quarantine list|accept|reject``: snapshots that look like an attack, and a person's decision."""
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """``turku-storage update-config`` and ``rotate-secret``: register, report space, admit machines, change the secret."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

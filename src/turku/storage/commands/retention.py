@@ -1,7 +1,5 @@
 """``turku-storage retention``: show which snapshots stay, by which rules and until when, and remove the others."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 from collections.abc import Sequence

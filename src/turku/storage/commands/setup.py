@@ -1,7 +1,5 @@
 """The beginning and the end of subcommands: umask, logging, the configuration, and volumes that are absent."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
@@ -54,7 +52,7 @@ def configured(step: Step, *, needs_all_volumes: bool = False) -> Run:
     return run
 
 
-def selected(options: argparse.Namespace, configuration: StorageConfig) -> tuple[SourceDirectory, ...]:
+def selected(options: argparse.Namespace, configuration: "StorageConfig") -> "tuple[SourceDirectory, ...]":
     """Return the sources that ``--machine`` and ``--source`` name. Raises as ``source_lookup.find_sources``."""
     from turku.storage.disk.source_lookup import find_sources
 

@@ -1,7 +1,5 @@
 """The facts about sshd that ``turku-storage check`` shows: what it allows machines, and whether it asks about keys."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

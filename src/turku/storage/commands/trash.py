@@ -1,7 +1,5 @@
 """``turku-storage trash list|restore|empty``: show what retention removed, bring it back, or remove it for good."""
 
-from __future__ import annotations
-
 import argparse
 from datetime import timedelta
 

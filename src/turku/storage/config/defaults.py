@@ -1,7 +1,5 @@
 """Defaults that a session needs before it has a slot, when little memory may be used: without msgspec (threats M11)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

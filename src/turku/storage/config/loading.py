@@ -1,7 +1,5 @@
 """Loading of the storage's configuration, and the identity that a storage generates for itself once."""
 
-from __future__ import annotations
-
 import logging
 import socket
 from pathlib import Path

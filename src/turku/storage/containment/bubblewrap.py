@@ -1,7 +1,5 @@
 """bubblewrap: the part of the system that a contained program sees, and its availability, tried once per process."""
 
-from __future__ import annotations
-
 import errno
 import functools
 import logging
@@ -131,7 +129,7 @@ class SandboxProbeFailed(BackupFailed):
     """The sandbox could not be tried: the probe was killed, or did not end in time."""
 
 
-def sandbox_availability(configuration: LimitsConfig) -> SandboxAvailability:
+def sandbox_availability(configuration: "LimitsConfig") -> SandboxAvailability:
     """Return True with ``is_used`` if the configuration asks for the sandbox and this host can provide it.
 
     Raises SandboxProbeFailed.
@@ -141,7 +139,7 @@ def sandbox_availability(configuration: LimitsConfig) -> SandboxAvailability:
     return _probe(os.geteuid() == 0)
 
 
-def is_contained(configuration: LimitsConfig) -> bool:
+def is_contained(configuration: "LimitsConfig") -> bool:
     """Return True if receivers run contained. Return False with a warning if ``auto`` finds that they cannot.
 
     Raises ConfigurationError if the sandbox is ``required`` and not available, SandboxProbeFailed if that is unknown.

@@ -1,7 +1,5 @@
 """The capabilities of root that a contained rsync keeps."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Sequence
@@ -29,7 +27,7 @@ SENDER_CAPABILITIES = ("CAP_DAC_READ_SEARCH",)
 
 
 def of_receiver(
-    configuration: ReceivingConfig, *, fake_super: bool, keeps_privileged_attributes: bool = False
+    configuration: "ReceivingConfig", *, fake_super: bool, keeps_privileged_attributes: bool = False
 ) -> Sequence[str] | None:
     """Return the capabilities of an rsync that receives, None without root."""
     if os.geteuid() != 0:
@@ -43,7 +41,7 @@ def of_receiver(
     )
 
 
-def of_sender(configuration: ReceivingConfig) -> Sequence[str] | None:
+def of_sender(configuration: "ReceivingConfig") -> Sequence[str] | None:
     """Return the capabilities of an rsync that sends, None without root."""
     if os.geteuid() != 0:
         return None
@@ -51,7 +49,7 @@ def of_sender(configuration: ReceivingConfig) -> Sequence[str] | None:
     return (*SENDER_CAPABILITIES, *attributes)
 
 
-def privileged_attributes(configuration: StorageConfig) -> tuple[str, ...]:
+def privileged_attributes(configuration: "StorageConfig") -> tuple[str, ...]:
     """Return the patterns of rsync's filter for attributes that only root can set and that rsync can keep here.
 
     A host with SELinux gives each file a label of its own, which differs from the machine's.
@@ -69,7 +67,7 @@ def privileged_attributes(configuration: StorageConfig) -> tuple[str, ...]:
     return ("trusted.*", "security.*")
 
 
-def _attribute_capabilities(configuration: ReceivingConfig) -> list[str]:
+def _attribute_capabilities(configuration: "ReceivingConfig") -> list[str]:
     if not configuration.keep_privileged_attributes:
         return []
     wanted = [FILE_CAPABILITY]

@@ -4,8 +4,6 @@ A quota counts the disk blocks of all snapshots of a machine, each hard-linked f
 added up. Space that deletion frees is found by measuring again when the sum comes near the quota.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading
@@ -38,7 +36,7 @@ class _Usage(msgspec.Struct):
     measured_at: float
 
 
-def record_usage(configuration: StorageConfig, machine_dir: Path, written_bytes: int) -> None:
+def record_usage(configuration: "StorageConfig", machine_dir: Path, written_bytes: int) -> None:
     """Add the bytes of a run to the machine's usage. Does nothing without a quota."""
     if configuration.disk.machine_quota_bytes is None:
         return
@@ -51,7 +49,7 @@ def record_usage(configuration: StorageConfig, machine_dir: Path, written_bytes:
             _write_usage(path, usage)
 
 
-def used_bytes(configuration: StorageState, machine_dir: Path, quota: int, clock: Clock) -> int:
+def used_bytes(configuration: "StorageState", machine_dir: Path, quota: int, clock: Clock) -> int:
     """Return the machine's usage in bytes, never less than it is while runs are the only writers."""
     path = _usage_path(configuration, machine_dir)
     with _USAGE_LOCK:
@@ -66,7 +64,7 @@ def used_bytes(configuration: StorageState, machine_dir: Path, quota: int, clock
         return usage.used_bytes
 
 
-def _usage_path(configuration: StorageState, machine_dir: Path) -> Path:
+def _usage_path(configuration: "StorageState", machine_dir: Path) -> Path:
     return configuration.var_dir / "usage" / f"{machine_dir.name}.json"
 
 
@@ -100,7 +98,7 @@ class RunCounter:
             return self._finished[machine_dir] + sum(each.written_bytes for each in self._running[machine_dir])
 
     @contextmanager
-    def counting(self, machine_dir: Path, watchdog: Watchdog) -> Iterator[None]:
+    def counting(self, machine_dir: Path, watchdog: "Watchdog") -> Iterator[None]:
         """Count a run for the length of the block."""
         with self._lock:
             self._running[machine_dir].append(watchdog)
@@ -145,7 +143,7 @@ class RunLimits:
     reserve_percent: float = 0.0
     """A run is ended when its volume has less free than this, in space or in inodes."""
 
-    def remaining(self, seconds: float, written_bytes: int) -> RunLimits:
+    def remaining(self, seconds: float, written_bytes: int) -> "RunLimits":
         """Return the limits after a part of a run. Raises SpaceLimitExceeded if nothing more may be written."""
         if self.bytes is not None and written_bytes >= self.bytes:
             raise SpaceLimitExceeded(
@@ -168,7 +166,7 @@ def free_space(path: Path) -> VolumeSpace:
         raise BackupFailed(f"{path}: cannot read free space: {error.strerror or error}") from error
 
 
-def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock = SYSTEM_CLOCK) -> RunLimits:
+def run_limits(configuration: "StorageConfig", machine_dir: Path, *, clock: Clock = SYSTEM_CLOCK) -> RunLimits:
     """Return the limits of a run for the machine with this directory.
 
     Raises BackupFailed if the run must wait: its volume is below the low-water mark, or its quota is used up.
@@ -206,7 +204,7 @@ def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock 
     )
 
 
-def lacks_space(configuration: DiskConfig, machine_dir: Path) -> bool:
+def lacks_space(configuration: "DiskConfig", machine_dir: Path) -> bool:
     """Return True if the volume is full or below its low-water mark. A run must then not keep its staging files."""
     space = free_space(machine_dir)
     has_few_inodes = space.free_inodes is not None and space.free_inodes < _MINIMUM_INODES

@@ -13,8 +13,6 @@ lives in a user namespace and keeps none. A sender sees one snapshot's tree, rea
 only together with the system-call filter, which refuses everything else that it would allow.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import select
@@ -53,7 +51,7 @@ _RELAY = "exec 8<&0; cat <&8 >&9 & cat <&9; kill $! 2>/dev/null || :"
 def contained_rsync(
     arguments: Arguments,
     *,
-    configuration: StorageConfig,
+    configuration: "StorageConfig",
     port: int,
     password: Secret,
     directory: Path,
@@ -145,7 +143,7 @@ def rsync_programs(rsync_command: Sequence[str]) -> list[Path]:
     return [path for path in paths if path.is_file() and not path.is_relative_to("/usr")]
 
 
-def _directories_in_system(configuration: StorageConfig) -> list[Path]:
+def _directories_in_system(configuration: "StorageConfig") -> list[Path]:
     """Return directories of ours that lie below /usr and would be visible with the read-only system."""
     ours = [
         configuration.state.var_dir,

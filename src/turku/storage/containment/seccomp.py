@@ -10,8 +10,6 @@ The rules are written once. libseccomp compiles them where it is installed, for 
 compiled from a table in this module, for two processors.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import functools

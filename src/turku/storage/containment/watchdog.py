@@ -7,8 +7,6 @@ its tree are then counted, and no run is ended for the writes of another. In a t
 files are counted that way.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import select

@@ -4,8 +4,6 @@ Deleting a tree may take long. ``collect`` therefore takes no lock that a backup
 any moment. A lock of its own keeps two processes from deleting the same tree.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

@@ -4,8 +4,6 @@ Data that was written and not flushed may then be there with its size and time b
 check would take such a file for complete, so the next run compares contents.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

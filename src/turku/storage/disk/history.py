@@ -1,7 +1,5 @@
 """The history of a source: its snapshots on disk, including those of an existing storage (contract, section 5)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo

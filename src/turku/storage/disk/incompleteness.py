@@ -1,7 +1,5 @@
 """The record of files that a snapshot lacks, or has in an older state, because they could not be read."""
 
-from __future__ import annotations
-
 import os
 
 import msgspec

@@ -1,7 +1,5 @@
 """The readable links to machines: ``machines/[<environment>-][<service>-]<unit>`` to ``<uuid>`` (contract, 5)."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -3,8 +3,6 @@
 Between runs nobody else on a storage knows them. ``turku-storage retention`` reads them here.
 """
 
-from __future__ import annotations
-
 import json
 
 import msgspec

@@ -1,7 +1,5 @@
 """Retention of one source: ``policy.retention`` decides, and this module moves snapshots to the trash."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace

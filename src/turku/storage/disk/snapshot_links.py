@@ -5,8 +5,6 @@ its own. When the snapshot with the tree leaves history, the tree is handed over
 killed at any step, every snapshot still leads to its tree (``SourceDirectory.tree``), and ``tidy`` goes on.
 """
 
-from __future__ import annotations
-
 import logging
 
 from turku.storage.disk.source_directory import DELETING_PREFIX, PROMOTING_PREFIX, RECORD_SUFFIX, SourceDirectory

@@ -3,8 +3,6 @@
 An existing storage ignores these keys. Each key is read by itself, and a missing or broken one counts as not set.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import logging

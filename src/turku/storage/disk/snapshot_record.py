@@ -1,7 +1,5 @@
 """The record beside a snapshot: its name, its base, and the times of its beginning and end."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from datetime import datetime

@@ -3,8 +3,6 @@
 Names that begin with a dot belong to no history: neither this storage nor an existing one lists, prunes or links them.
 """
 
-from __future__ import annotations
-
 import json
 import stat
 from dataclasses import dataclass

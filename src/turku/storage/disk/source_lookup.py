@@ -1,7 +1,5 @@
 """Lookup of the sources whose history is kept here, by machine and name, for the operator's commands."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

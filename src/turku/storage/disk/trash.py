@@ -5,8 +5,6 @@ rename removes a snapshot and one brings it back. If a crash separates that rena
 puts both right. Only the storage's clock and its own configuration say when the trash is emptied (threats C4).
 """
 
-from __future__ import annotations
-
 import re
 from contextlib import suppress
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ it. A directory without the remembered mark is not the volume: nothing is read t
 contains. An operator who replaced the volume runs ``turku-storage accept-volume``.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import logging

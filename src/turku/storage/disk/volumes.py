@@ -1,7 +1,5 @@
 """The volumes: their free space, and the lookup and choice of a machine's volume (contract, section 5)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

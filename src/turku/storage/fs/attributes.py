@@ -4,8 +4,6 @@ A storage without root keeps the machine's values in extended attributes (rsync'
 attributes between open files, and reads them as the machine has them.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

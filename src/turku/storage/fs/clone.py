@@ -5,8 +5,6 @@ the default of mkfs since 2018) and btrfs have clones. Where several names share
 own clone in the other.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import logging

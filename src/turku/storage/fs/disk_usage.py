@@ -4,8 +4,6 @@ The kernel is asked file by file (FIEMAP). Space that is shared with a file outs
 compressed data counts uncompressed: the result is rather too much than too little.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import struct

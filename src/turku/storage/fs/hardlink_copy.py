@@ -3,8 +3,6 @@
 Making a link is little work for the program and much for the kernel, so several threads share it.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

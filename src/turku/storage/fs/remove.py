@@ -1,7 +1,5 @@
 """Removal of a tree on a volume. The tree may be a subvolume or contain one."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Checksums of stored files, read from the disk rather than from the page cache, at a limited rate."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 

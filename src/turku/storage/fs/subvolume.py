@@ -4,8 +4,6 @@ The root directory of a subvolume has inode number 256, and nothing else on btrf
 renamed within its directory, but not moved into another one.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """The range of dates that a file system keeps. It clamps other dates to the range, and no program notices."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field

@@ -8,8 +8,6 @@ open directory. The paths of the volumes themselves are resolved once, when the 
 ``tests/unit/house/test_volume_access.py`` checks that all other modules use this one.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,7 +1,5 @@
 """Reading of stored copies for a scrub: repeated after an error, and only once for each file."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

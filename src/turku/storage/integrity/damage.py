@@ -4,8 +4,6 @@ They are in ``<volume>/.catalogs/<uuid>/<source>.damage.json``, which a machine 
 ``<source>.altered.json``, with the files that a comparison found to differ from the machine's.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -5,8 +5,6 @@ snapshot, read-only, and the scratch directory. Each file is compared with the c
 own check program may examine the whole.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

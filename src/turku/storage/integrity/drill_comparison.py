@@ -1,7 +1,5 @@
 """The comparison of a drill: restored files against the catalog and the snapshot's tree."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

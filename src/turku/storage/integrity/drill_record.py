@@ -1,7 +1,5 @@
 """The result of a restore drill, and the record of a source's last drill, kept beside its catalog."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Snapshots share a file by hard links, or by blocks where the file system can do 
 read as one.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections import OrderedDict

@@ -4,8 +4,6 @@ Other copies are the same version in another snapshot, any other path or version
 the same path in the trash.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator, Sequence

@@ -8,8 +8,6 @@ Nothing can be renamed into a sealed btrfs subvolume. It is made writable for a 
 the new one, which was checked outside. No other snapshot has that file.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -1,7 +1,5 @@
 """The integrity report to the coordinator: damages, scrubs and drills of the sources kept here."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from enum import StrEnum

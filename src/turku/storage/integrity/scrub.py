@@ -8,8 +8,6 @@ A file is read several times before it counts as damaged. A read error does not 
 cannot be read raises an alarm, and is left alone until a later run cannot read it either.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import math

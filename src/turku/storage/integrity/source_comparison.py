@@ -4,8 +4,6 @@ rsync takes a file of the same size and time for unchanged. If its content diffe
 back, or a disk changed it on either side. That is a finding.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """File access as the owner of the files, so that root follows no link that this user planted (threats N4)."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import stat

@@ -3,8 +3,6 @@
 It is separate from authorized_keys, which is another user's file and which sshd may not even read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path

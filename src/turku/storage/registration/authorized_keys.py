@@ -15,8 +15,6 @@ No option of a line forbids ``-R /path/of/a/socket:...``, nor, with ``port-forwa
 what ``AcceptEnv`` and ``GatewayPorts yes`` allow: sshd_config must do that, and ``turku-storage check`` checks it.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """Calls of this storage to the coordinator, also while its secret changes: a session may outlast a secret."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -33,7 +31,7 @@ class Coordinator:
         self._api = configuration.api.client()
         self._secret = configuration.identity.secret
 
-    def beyond_contract(self) -> Coordinator:
+    def beyond_contract(self) -> "Coordinator":
         """Return a client for the calls at ``/v2``.
 
         A coordinator of the existing system answers them with 404 (ApiNotFound).

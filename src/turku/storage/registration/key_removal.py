@@ -4,8 +4,6 @@ A coordinator whose database was emptied, restored or compromised names few mach
 machines then keep their keys until they have been missing for a while, in more than one answer.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -5,8 +5,6 @@ sshd lets the shell run the forced command, and the shell may print something fi
 answers.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import secrets

@@ -5,8 +5,6 @@ coordinator accepts either secret for the change, so the call can be repeated. O
 (``registration.coordinator``).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Implementation of ``turku-storage-update-config``: report this storage, and admit the machines assigned to it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Access to history: the coordinator decides for each machine, and this storage can refuse first."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -1,7 +1,5 @@
 """Browsing for a machine: rows from its view of history, one a line."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Rows of history from catalog and disk, sent to an agent or printed for the operator."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import datetime, tzinfo
 

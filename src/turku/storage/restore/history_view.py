@@ -5,8 +5,6 @@ snapshot and its paths. Every request of a machine, and every message to it, goe
 ``tests/integration/storage/test_history_view.py`` checks that ``browse`` and ``plan`` use it.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 from collections.abc import Iterator, Sequence

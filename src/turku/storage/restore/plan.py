@@ -3,8 +3,6 @@
 ``push`` sends them.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import secrets

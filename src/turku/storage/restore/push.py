@@ -6,8 +6,6 @@ therefore begin with a secret word that is drawn for each session. The content o
 stream.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import deque

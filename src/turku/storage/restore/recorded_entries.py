@@ -1,7 +1,5 @@
 """The entries of a snapshot as the catalog has them, or as the tree has them without a catalog."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator, Sequence

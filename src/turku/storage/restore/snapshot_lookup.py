@@ -1,7 +1,5 @@
 """The tree of a snapshot, and the lookup of requested paths in it."""
 
-from __future__ import annotations
-
 import difflib
 import itertools
 import os

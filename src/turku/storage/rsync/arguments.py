@@ -6,8 +6,6 @@ links and holes are kept unless the source excludes them. Attributes that only t
 without root keeps all of them in attributes of rsync's own.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Sequence

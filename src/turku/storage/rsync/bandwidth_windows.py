@@ -5,8 +5,6 @@ minute after it), and a second rsync continues with the new limit from the files
 includes a partly transferred file (``--partial``), whose data is not sent again.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable

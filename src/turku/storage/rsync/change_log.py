@@ -5,8 +5,6 @@ without a name, not in memory. A machine's daemon can have lines printed too. Th
 a marker that it does not know (``random_marker``), and paths are checked like everything from the network.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

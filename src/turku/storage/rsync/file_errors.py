@@ -3,8 +3,6 @@
 A machine's rsync can print any message, at the cost of its own machine. Lists are bounded. The rest is counted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from turku.storage.rsync import messages
@@ -78,7 +76,7 @@ class FileErrors:
         elif message.kind not in _UNNAMED:
             self.unnamed_count += 1
 
-    def add(self, other: FileErrors) -> None:
+    def add(self, other: "FileErrors") -> None:
         """Add the errors of another run of the same backup."""
         self.entries.update(other.entries)
         self.vanished |= other.vanished

@@ -1,7 +1,5 @@
 """The properties of files that a volume's file system can store, given our privileges."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A message of the machine's daemon comes from the network: it can name any path a
 bounded, its escapes are undone, and a path that leads out of the tree is dropped.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 from dataclasses import dataclass

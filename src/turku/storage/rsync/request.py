@@ -1,7 +1,5 @@
 """The request for one rsync run: from which daemon, what, into which directory, and with which options."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass, field

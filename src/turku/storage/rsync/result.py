@@ -1,7 +1,5 @@
 """The result of one rsync run, and the meaning of its exit code for a backup."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field, replace
 
@@ -108,7 +106,7 @@ class TransferResult:
     """rsync's messages about single entries."""
     skipped_devices: int = 0
 
-    def after(self, earlier: TransferResult) -> TransferResult:
+    def after(self, earlier: "TransferResult") -> "TransferResult":
         """Return this result with the statistics of an earlier run of the same backup added."""
         return replace(
             self,
@@ -119,7 +117,7 @@ class TransferResult:
             written_bytes=self.written_bytes + earlier.written_bytes,
         )
 
-    def with_amounts_of(self, later: TransferResult) -> TransferResult:
+    def with_amounts_of(self, later: "TransferResult") -> "TransferResult":
         """Return this dry run's statistics of the source with the exit status and data amounts of the later run."""
         amounts = [line for line in later.statistics if line.startswith(_AMOUNTS)]
         kept = [line for line in self.statistics if not line.startswith(_AMOUNTS)]

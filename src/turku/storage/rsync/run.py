@@ -1,7 +1,5 @@
 """One rsync run against a machine's daemon, contained and within its limits."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

@@ -4,8 +4,6 @@ rsync's statistics are enough except in two cases: the base was made by an exist
 a failed run are not sent again.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat
@@ -57,7 +55,7 @@ class SuffixCounter:
             if is_file(self.base / os.fsdecode(stem)):
                 self._counts[suffix] += 1
 
-    def combined_with(self, other: SuffixCounter) -> SuffixCounter:
+    def combined_with(self, other: "SuffixCounter") -> "SuffixCounter":
         """Return the sum of both counters."""
         together = SuffixCounter(self.base)
         together._counts = self._counts + other._counts

@@ -1,7 +1,5 @@
 """The version of the storage's rsync, and the refusal of releases that a compromised machine can attack."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Sequence
@@ -71,7 +69,7 @@ def installed(rsync_command: Sequence[str]) -> RsyncVersion | None:
         return _ask(tuple(rsync_command))
 
 
-def require_supported(configuration: ReceivingConfig) -> None:
+def require_supported(configuration: "ReceivingConfig") -> None:
     """Check that the configured rsync may receive. Raises ConfigurationError with the reason if it may not."""
     if configuration.allow_old_rsync:
         return

@@ -3,8 +3,6 @@
 The agent may name changed entries on the same standard input (``changed_entries.py``).
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import select
@@ -53,7 +51,7 @@ class SessionCancellation(Cancellation):
         self._over, self._end_of_block = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._watch, name="agent", daemon=True)
 
-    def __enter__(self) -> SessionCancellation:
+    def __enter__(self) -> "SessionCancellation":
         self._thread.start()
         return self
 

@@ -1,7 +1,5 @@
 """A machine's checkin: it asks what is due, backs it up, and reports it, source by source (contract, section 4)."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import threading
@@ -67,7 +65,7 @@ class Heartbeat:
         self._is_known = True
         self._is_leased = True
 
-    def __enter__(self) -> Heartbeat:
+    def __enter__(self) -> "Heartbeat":
         return self
 
     def __exit__(self, *_error: object) -> None:

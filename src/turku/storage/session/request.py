@@ -3,8 +3,6 @@
 Reading it takes few imports, so that a refused or silent session costs little memory.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -75,7 +73,7 @@ def kind_of(content: bytes) -> SessionKind | None:
     return {"checkin": SessionKind.CHECKIN, "restore": SessionKind.RESTORE}.get(action)
 
 
-def parse(content: bytes, kind: SessionKind | None) -> SessionRequest | HistoryRequest:
+def parse(content: bytes, kind: SessionKind | None) -> "SessionRequest | HistoryRequest":
     """Return the request, which must be of this ``kind``. Raises MalformedMessage."""
     from turku.protocol import codec
     from turku.protocol.messages import SessionRequest

@@ -1,7 +1,5 @@
 """The session in which a machine browses its history or restores files. Answers go to standard output."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Iterator
@@ -70,7 +68,7 @@ class _Served:
     clock: Clock
 
     @contextmanager
-    def watching(self, descriptor: int | None) -> Iterator[tuple[SessionCancellation, _Served]]:
+    def watching(self, descriptor: int | None) -> "Iterator[tuple[SessionCancellation, _Served]]":
         """Yield this session with a cancellation at the end of the input on ``descriptor`` or of the session's time."""
         with SessionCancellation(descriptor, longest_seconds=self.configuration.limits.max_run_seconds) as agent:
             yield agent, replace(self, answers=JsonLines(sys.stdout.buffer, agent))

@@ -3,8 +3,6 @@
 The machine's identity comes from the command's own argument, never from the machine's input.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path
@@ -59,7 +57,7 @@ def run(config_dir: Path, uuid: str, *, descriptor: int = 0, debug: bool = False
     return 0
 
 
-def _ask_for_changed_entries(request: SessionRequest) -> tuple[str, ...]:
+def _ask_for_changed_entries(request: "SessionRequest") -> tuple[str, ...]:
     """Ask a capable agent for recently changed entries, and return the sources that it was asked about."""
     import sys
 
@@ -125,7 +123,7 @@ def _serve(
     _hold_tunnel(configuration, request.port, descriptor, clock)
 
 
-def _hold_tunnel(configuration: StorageConfig, port: int, descriptor: int, clock: Clock) -> None:
+def _hold_tunnel(configuration: "StorageConfig", port: int, descriptor: int, clock: Clock) -> None:
     """Keep the session open while an operator restores through its tunnel, until the tunnel is idle for too long."""
     from turku.protocol.messages import restore_active_line
     from turku.storage.session import tunnel_ownership

@@ -4,8 +4,6 @@ A session takes one slot before it reads its request, and another one of the req
 Without them one machine's key could fill the storage's memory (threats M11).
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -55,7 +53,7 @@ class SessionSlots:
     _held: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], uuid: str) -> SessionSlots:
+    def of(cls, content: Mapping[str, Any], uuid: str) -> "SessionSlots":
         """Return the slots that the content of the configuration files allows. Wrong values count as the default."""
         var_dir = _text(content.get("var_dir"), DEFAULT_VAR_DIR)
         return cls(
@@ -65,7 +63,7 @@ class SessionSlots:
             history_at_once=_count(content.get("machine_history_sessions"), DEFAULT_HISTORY_SESSIONS),
         )
 
-    def __enter__(self) -> SessionSlots:
+    def __enter__(self) -> "SessionSlots":
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -147,7 +145,7 @@ _CHECK_SECONDS: Final = 0.5
 
 @contextmanager
 def volume_slot(
-    configuration: StorageConfig,
+    configuration: "StorageConfig",
     machine_dir: Path,
     *,
     wait_seconds: float = WAIT_SECONDS,

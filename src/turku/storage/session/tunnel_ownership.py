@@ -1,7 +1,5 @@
 """The check that the port in a request belongs to the session's own tunnel (threats M7)."""
 
-from __future__ import annotations
-
 import ipaddress
 import logging
 import os

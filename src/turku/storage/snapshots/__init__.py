@@ -1,7 +1,5 @@
 """Snapshot modes: one class for each mode behind one interface (``mode.py``), and the assembly of new trees."""
 
-from __future__ import annotations
-
 from turku.storage.snapshots.block_sharing import Btrfs, Reflink
 from turku.storage.snapshots.mode import InPlace, LinkDest, SnapshotMode
 

@@ -5,8 +5,6 @@ share. Files are linked, moved and unlinked here, and never opened for writing. 
 these may change. Only planned paths are taken from the staging directory.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os
@@ -205,7 +203,7 @@ class ChangeableTree(DirectoryTree):
         finally:
             os.close(opened)
 
-    def take_attributes(self, other: ChangeableTree, path: bytes) -> None:
+    def take_attributes(self, other: "ChangeableTree", path: bytes) -> None:
         """Give the directory at the path the attributes, mode and times of the one in the other tree."""
         try:
             source, target = other.directory(path), self.directory(path)

@@ -8,8 +8,6 @@ Blocks of a changed file should be compared in the block size of the disk. rsync
 because it makes one for each few zeros, in unchanged blocks as well.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import stat

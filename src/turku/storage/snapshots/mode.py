@@ -5,8 +5,6 @@ failed run calls nothing more, and the next ``prepare`` uses its leavings. ``col
 for deletion.
 """
 
-from __future__ import annotations
-
 import logging
 import secrets
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Sharing unchanged files of a fully fetched tree with its base."""
 
-from __future__ import annotations
-
 import errno
 import os
 import secrets

@@ -1,7 +1,5 @@
 """Files that the target already has: they keep their content and get the received metadata and names."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ of the target is followed. Whatever is in the way is replaced, as rsync does. A 
 is moved as a whole by one rename.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

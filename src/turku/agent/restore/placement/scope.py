@@ -3,8 +3,6 @@
 Its functions move one received entry to its place: by a rename, or by a copy onto another file system.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

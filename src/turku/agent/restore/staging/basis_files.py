@@ -10,8 +10,6 @@ the storage may write, and by being a single hole, because the number of a remov
 no basis file, as sending them costs nothing.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import sqlite3

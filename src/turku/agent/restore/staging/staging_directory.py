@@ -5,8 +5,6 @@ is given the directory that is held open here, not a path that somebody else cou
 leaves the directory, and ``staging_records`` remembers it.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import stat

@@ -1,7 +1,5 @@
 """The target: the directory that a restore writes into, locked against other restores and prepared for rsync."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Collection, Iterator
@@ -76,7 +74,7 @@ class PreparedTarget:
         *,
         differing: Collection[bytes],
         kinds: Collection[Settable],
-    ) -> PreparedTarget:
+    ) -> "PreparedTarget":
         """Lock ``directory`` until ``stack`` is closed, and create a staging directory with basis files in it.
 
         ``differing`` are files whose content differs although size and time are the same. Raises RestoreFailed,

@@ -1,7 +1,5 @@
 """The admin pages of the audit log, people and groups."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The admin page of registration Auths."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The admin page of backup runs."""
 
-from __future__ import annotations
-
 from django.contrib import admin
 from django.utils.html import format_html
 from django.utils.safestring import SafeString

@@ -1,7 +1,5 @@
 """The admin page of filter sets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django import forms

@@ -1,7 +1,5 @@
 """The admin pages of damage, drills and integrity states."""
 
-from __future__ import annotations
-
 from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import QuerySet

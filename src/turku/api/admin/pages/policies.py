@@ -1,7 +1,5 @@
 """The admin pages of policies and restore policies."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The admin pages of the queue: slots of storages, their holders, and waiting machines."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from operator import attrgetter
 from typing import Any

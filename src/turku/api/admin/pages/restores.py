@@ -1,7 +1,5 @@
 """The admin page of restore requests."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The admin page of changes that weaken protection."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from django import forms

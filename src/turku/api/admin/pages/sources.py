@@ -1,7 +1,5 @@
 """The admin page of sources."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

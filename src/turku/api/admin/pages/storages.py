@@ -1,7 +1,5 @@
 """The admin page of storages."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin

@@ -1,7 +1,5 @@
 """The database wrapper, under the name that Django looks for."""
 
-from __future__ import annotations
-
 import select
 from typing import Any
 

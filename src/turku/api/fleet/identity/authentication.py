@@ -3,8 +3,6 @@
 Unknown names and wrong secrets cost the same time and get the same answer (threat N2).
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID

@@ -1,7 +1,5 @@
 """Registration Auths: making them and finding the one that a request names."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from django.db import IntegrityError, transaction

@@ -3,8 +3,6 @@
 A coordinator without them refuses to start.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from datetime import datetime
 

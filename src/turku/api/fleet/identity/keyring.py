@@ -3,8 +3,6 @@
 People's passwords are not such secrets: they stay with Django's slow hashes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from dataclasses import dataclass

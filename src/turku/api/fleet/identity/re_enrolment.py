@@ -1,7 +1,5 @@
 """A reinstalled machine takes its place again: by an operator's one-time code, never by its own word (threats M8)."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from django.db import transaction

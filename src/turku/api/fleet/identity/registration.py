@@ -1,7 +1,5 @@
 """Registration of machines and storages, and updates of their own description."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from datetime import datetime

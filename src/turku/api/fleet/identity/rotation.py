@@ -4,8 +4,6 @@ A program writes its new secret down before it sends it, and repeats the call un
 accepts either secret meanwhile, so the program is never locked out.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 from uuid import UUID

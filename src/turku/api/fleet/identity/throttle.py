@@ -4,8 +4,6 @@ Each process counts by itself and adds to the shared count in the database now a
 than a good one, a good one costs nothing more, and all workers refuse together.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import ipaddress

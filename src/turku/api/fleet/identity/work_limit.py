@@ -3,8 +3,6 @@
 Each process counts for itself. With two workers, a caller can cause twice the limit in the worst case.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`turku-api auth-create`: credentials with which machines or storages register."""
 
-from __future__ import annotations
-
 import argparse
 import json
 

@@ -1,7 +1,5 @@
 """`turku-api back-up-now`: have a machine backed up at its next ping."""
 
-from __future__ import annotations
-
 import argparse
 
 from turku.api.audit import log

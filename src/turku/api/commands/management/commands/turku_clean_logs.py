@@ -1,7 +1,5 @@
 """`turku-api clean-logs`: delete old records of backup runs."""
 
-from __future__ import annotations
-
 import argparse
 
 from turku.api.backups import runs

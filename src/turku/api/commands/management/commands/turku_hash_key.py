@@ -1,7 +1,5 @@
 """`turku-api hash-key`: the keys that protect stored credentials."""
 
-from __future__ import annotations
-
 import argparse
 
 from turku.api.audit import log

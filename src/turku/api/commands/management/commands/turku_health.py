@@ -1,7 +1,5 @@
 """`turku-api health`: the state of the fleet, as a Nagios check."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """`turku-api machine`: re-enrol or mute a machine, and confirm withdrawn sources."""
 
-from __future__ import annotations
-
 import argparse
 from datetime import timedelta
 

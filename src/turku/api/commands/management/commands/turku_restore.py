@@ -1,7 +1,5 @@
 """`turku-api restore`: restores asked for, approved, ended and listed by an operator at the coordinator."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable
