@@ -1,5 +1,5 @@
-"""How long each list of the admin site takes: as it opens, at its last page, by each filter, sorted by each column,
-searched.
+"""The seconds that each list of the admin site takes: as it opens, at its last page, by each filter, sorted by each
+column, searched.
 
 Run as a child of a benchmark with the coordinator's own environment: `python -m bench.admin_lists URL` (of the
 coordinator, without path). Prints a line of JSON for each page: ``{"list", "page", "seconds", "bytes"}``.

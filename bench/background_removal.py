@@ -1,10 +1,10 @@
-"""Whether a backup is delayed while a hundred snapshots of 200,000 files that left history are removed.
+"""The delay of a backup while a hundred snapshots of 200,000 files that left history are removed.
 
-Run by hand from the checkout, as root: `.venv/bin/python -m bench.background_removal`. A machine has two sources on
-one volume: a large one, whose history is made of hard links, and a small one. Backups of both are measured; then the
-snapshots expire, which renames them, and backups are measured again while `turku-storage gc --background` removes
-what they were, as a timer would have it. What must hold: a backup takes as long as it did. All is installed commands
-on a fresh ext4 of its own. The result is `bench/figures/background_removal.json`.
+Run by hand from the checkout, as root: `.venv/bin/python -m bench.background_removal`. A machine has two sources on one
+volume: a large one, whose history is made of hard links, and a small one. Backups of both are measured. Then the
+snapshots expire, which renames them, and backups are measured again while `turku-storage gc --background` removes the
+renamed trees, as a timer would have it. The goal is that a backup takes as long as it did. All is installed commands on
+a fresh ext4 of its own. The result is `bench/figures/background_removal.json`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FILES, SNAPSHOTS = 200_000, 100
 SMALL_FILES = 2_000
 FILES_IN_DIRECTORY = 100
 SLOWER_FACTOR, SLOWER_SECONDS = 1.25, 0.5
-"""What two medians may differ by before it is called a delay: the remover and the backup share the processors."""
+"""The largest difference of two medians that is no delay yet: the remover and the backup share the processors."""
 
 
 def make_files(tree: Path, count: int) -> None:
@@ -86,8 +86,7 @@ class Site:
         return seconds
 
     def expire(self, count: int) -> float:
-        """Let that many old snapshots of the large source be there, and have one backup more, which retires them; the
-        seconds that it took."""
+        """Leave that many old snapshots of the large source, and return the seconds of the backup that retires them."""
         newest = (self.snapshots_dir / "latest").resolve()
         today = datetime.now(UTC)
         for number in range(count):
@@ -100,7 +99,7 @@ class Site:
         return self.back_up("large")
 
     def left(self) -> int:
-        """How many trees wait to be removed."""
+        """Return the number of trees that wait to be removed."""
         return len(list(self.snapshots_dir.glob(".deleting-*")))
 
     @contextmanager
@@ -151,7 +150,7 @@ def main() -> None:
 
 
 def measure(site: Site, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the file holds."""
+    """Return the content of the file of figures."""
     begun = datetime.now(UTC)
     backups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
@@ -196,7 +195,7 @@ def measure(site: Site, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def is_delayed(meanwhile: list[float], alone: list[float]) -> bool:
-    """Whether backups took longer than chance has it."""
+    """Return True if backups took longer than chance has it."""
     return statistics.median(meanwhile) > SLOWER_FACTOR * statistics.median(alone) + SLOWER_SECONDS
 
 

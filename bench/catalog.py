@@ -2,11 +2,12 @@
 
 Run by hand from the checkout: ``.venv/bin/python -m bench.catalog [--rows N] [--files N] [--whole]``.
 
-1. A catalog of 1,000,000 files and 30 snapshots, of generated rows: a directory of 10,000 entries is listed, a path's
-   history told, two snapshots compared, a name searched; as library, and as a command with Python's own start.
+1. A catalog of 1,000,000 files and 30 snapshots, of generated rows: a directory of 10,000 entries is listed, the
+   versions of a path listed, two snapshots compared, a name searched. Each is measured as library, and as a command
+   with Python's own start.
 2. A source of 200,000 real files behind a real rsync daemon: what its first and its unchanged backups add to the
-   catalog, and which part of their time; the same with one file changed, and with ``--whole`` the time and memory of
-   reading the whole tree into a catalog that was lost.
+   catalog, and which part of their time. The same is measured with one file changed, and with ``--whole`` the time and
+   memory of reading the whole tree into a catalog that was lost.
 """
 
 from __future__ import annotations

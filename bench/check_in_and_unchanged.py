@@ -41,7 +41,7 @@ class Figure:
 
 
 def measure(action: Callable[[], object], rounds: int, *, before: Callable[[], object] = lambda: None) -> Figure:
-    """The time of each of ``rounds`` actions after one that is not counted; ``before`` each is not counted either."""
+    """Return the time of each of ``rounds`` actions after a first one. ``before`` runs before each, uncounted."""
     seconds = []
     for number in range(rounds + 1):
         before()

@@ -40,7 +40,7 @@ end
 
 @dataclass(frozen=True)
 class Figure:
-    """What one load brought. Times are those between sending a request and having the whole answer."""
+    """The result of one load. Times are those between sending a request and having the whole answer."""
 
     requests_per_second: float
     p50_seconds: float

@@ -1,8 +1,9 @@
 """Turku and what people would pick instead, each able to do the same: back up a tree, and give it back.
 
-The peers write to a local repository, with nothing in between, or through ssh (``Server``); Turku goes all its way:
+The peers write to a local repository, with nothing in between, or through ssh (``Server``). Turku goes all its way:
 check-in at a coordinator, ssh to a real sshd, rsync through the tunnel, snapshot, retention, report. The peers run as
-their manuals begin: restic and borg encrypt, compress and find repeated content; rsnapshot is rsync with hard links.
+their manuals begin: restic and borg encrypt, compress and find repeated content, and rsnapshot is rsync with hard
+links.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from turku.demo import programs
 _TIMEOUT_SECONDS = 1800.0
 _PASSWORD = "of a benchmark"
 STRATEGIES = {"first": "full", "unchanged": "unchanged", "changed": "incremental"}
-"""How Turku makes the snapshot of each step: what took another way is no figure of it."""
+"""The strategy of Turku that each step measures. A run of another strategy is no figure of that step."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Server:
 
 
 class Contender(ABC):
-    """Who backs up ``tree`` into ``directory``; one life per object, begun by ``prepare``."""
+    """A program that backs up ``tree`` into ``directory``. Each object is used once, begun by ``prepare``."""
 
     name: str
 
@@ -60,7 +61,7 @@ class Contender(ABC):
         """Whatever somebody else does before the next backup."""
 
     keeps: Collection[str] = ("acls", "attributes", "hard_links")
-    """What comes back as it was, besides content, owner, mode and times."""
+    """The properties that a restore brings back, besides content, owner, mode and times."""
 
     @abstractmethod
     def back_up(self) -> None:
@@ -71,7 +72,7 @@ class Contender(ABC):
 
     @abstractmethod
     def restore(self, target: Path, path: str = "") -> Path:
-        """Bring the newest snapshot back below ``target``, or one file of it; where it is now."""
+        """Restore the newest snapshot below ``target``, or one file of it, and return the path that was restored."""
 
     @property
     def kept_in(self) -> tuple[Path, ...]:
@@ -169,7 +170,7 @@ class Peer(Contender):
 
 
 class Restic(Peer):
-    """Its defaults: encrypted, compressed automatically; the cache is its own and kept between backups."""
+    """Restic with its defaults: encrypted and compressed automatically. The cache is its own, kept between backups."""
 
     name = "restic"
 
@@ -229,7 +230,7 @@ class Borg(Peer):
 
 
 class Rsnapshot(Contender):
-    """``link_dest``, as its manual recommends on Linux; restored by rsync, as it has no command for it."""
+    """Rsnapshot with ``link_dest``, as its manual recommends on Linux. Rsync restores, as rsnapshot has no command."""
 
     name = "rsnapshot"
     keeps = ()
@@ -289,7 +290,7 @@ def require() -> None:
 
 
 def versions() -> dict[str, str]:
-    """What runs, by name."""
+    """Return the version of each program, by name."""
     found = {}
     for name, argv in {
         "restic": ["restic", "version"],

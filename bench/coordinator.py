@@ -1,10 +1,10 @@
 """Check-ins a second of a coordinator with 100,000 machines and 300,000 sources, beside a build with the slow hash and
 the existing system's queries, and how long the lists of the admin site take.
 
-Run by hand from the checkout: `.venv/bin/python -m bench.coordinator` (as root or not; `--quick` for a small fleet that
-only shows that everything works). Needs the Debian packages `postgresql` and `wrk`. Everything runs on this machine: an
-own PostgreSQL server that writes durably, `turku-api serve` with two worker processes, the load generator. Both builds
-are measured in turns, on the same rows, with the same load. docs/benchmarks.md has the method and figures.
+Run by hand from the checkout: `.venv/bin/python -m bench.coordinator` (as root or not, with `--quick` for a small fleet
+that only shows that everything works). Needs the Debian packages `postgresql` and `wrk`. Everything runs on this
+machine: an own PostgreSQL server that writes durably, `turku-api serve` with two worker processes, the load generator.
+Both builds are measured in turns, on the same rows, with the same load. docs/benchmarks.md has the method and figures.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Cost:
 
 
 def _child(*argv: str | Path, environment: Mapping[str, str], timeout_seconds: float = 3600) -> str:
-    """What a Python module of the benchmark printed."""
+    """Return the output of a Python module of the benchmark."""
     completed = command.run(
         [sys.executable, *argv],
         timeout_seconds=timeout_seconds,
@@ -228,7 +228,7 @@ def measure_calls(site: Site, *, seconds: int, connections: int, rounds: int) ->
 
 
 def measure_lists(site: Site) -> list[dict[str, Any]]:
-    """Measure every list of the admin site and print the slowest page of each; a row for each list."""
+    """Measure every list of the admin site, print the slowest page of each, and return a row for each list."""
     with served(*ours(site)) as (address, _server):
         lines = _child("-m", "bench.admin_lists", address, environment=site.environment).splitlines()
     pages = [json.loads(line) for line in lines]

@@ -1,6 +1,6 @@
 """The real coordinator in this process, on a clock that the caller sets.
 
-Its WSGI application answers calls as it does behind gunicorn, on SQLite or PostgreSQL; nothing listens anywhere. Only
+Its WSGI application answers calls as it does behind gunicorn, on SQLite or PostgreSQL. Nothing listens anywhere. Only
 `core/clock.py` reads the time, and no statement asks the database for it, so that one replaced method moves all of it.
 """
 
@@ -51,7 +51,7 @@ def seconds_of(moment: datetime) -> float:
 
 @dataclass
 class CallCost:
-    """What each answer to a call took, in the order of the calls."""
+    """The cost of each answer to a call, in the order of the calls."""
 
     processor_seconds: list[float] = field(default_factory=list)
     """Of this process."""
@@ -68,7 +68,7 @@ class CallRefused(Exception):
 
 
 class CoordinatorInProcess:
-    """Answers calls; to be made once in a process, within ``SimulatedClock.installed``."""
+    """The application that answers calls, made once in a process, within ``SimulatedClock.installed``."""
 
     def __init__(self, state_dir: Path, database_url: str | None, clock: SimulatedClock) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class CoordinatorInProcess:
         self._application = application
 
     def set_up(self) -> tuple[str, str]:
-        """Make the tables; the registration secrets of machines and of storages."""
+        """Create the tables, and return the registration secrets of machines and of storages."""
         from django.core.management import call_command
 
         from turku.api.fleet.identity import auths, hash_keys
@@ -97,7 +97,8 @@ class CoordinatorInProcess:
         return machines.reveal(), storages.reveal()
 
     def call(self, name: str, message: Any, *, version: str = "v1", cost: str = "") -> Any:
-        """The decoded answer; what it took is added to the costs of that name, or of the call. Raises CallRefused."""
+        """Return the decoded answer, and add its cost to the costs of that name, or of the call. Raises
+        CallRefused."""
         body = msgspec.json.encode(message)
         environ = {
             "REQUEST_METHOD": "POST",
@@ -150,7 +151,7 @@ class RowsWritten:
 
 
 def rows_written() -> dict[str, RowsWritten]:
-    """What each table had written so far, as PostgreSQL counts it; nothing for SQLite, which does not."""
+    """Return the rows that each table has written so far, as PostgreSQL counts them, or nothing for SQLite."""
     from django.db import connection
 
     if connection.vendor != "postgresql":
@@ -176,7 +177,7 @@ class TableSize:
 
 
 def table_sizes() -> dict[str, TableSize]:
-    """Every table's size as it stands; nothing for SQLite."""
+    """Return the present size of every table, or nothing for SQLite."""
     from django.db import connection
 
     if connection.vendor != "postgresql":

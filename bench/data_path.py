@@ -2,11 +2,11 @@
 
 Run by hand from the checkout: `.venv/bin/python -m bench.data_path`. A round is the whole life of a backup with each
 program: two first ones in opposite orders, some of an unchanged tree, some with one file in a hundred changed, a
-restore of everything, and one file out of it; each step is done by one program after the other, and each program comes
-first in turn. Rounds are added while there is time. It is all on a fresh file system; what was written before a step is
-flushed before it, and no cache is dropped for anybody. What is restored is compared with what was backed up. The result
-is a file of JSON, from which the tables and plots of `docs/benchmarks.md` are made by `python -m bench.document`, which
-this runs at the end.
+restore of everything, and one file out of it. Each step is done by one program after the other, and each program comes
+first in turn. Rounds are added while there is time. It is all on a fresh file system. Everything written before a step
+is flushed before it, and no cache is dropped for anybody. The restored files are compared with those that were backed
+up. The result is a file of JSON, from which the tables and plots of `docs/benchmarks.md` are made by `python -m
+bench.document`, which this runs at the end.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ FIRST_TIMES = 2
 UNCHANGED_TIMES = 3
 CHANGED_TIMES = 3
 CHANGE_AGE_SECONDS = 3.0
-"""What changed within two seconds before a session is looked at by the next one, too, which no night's work is."""
+"""The age of a change before the next session. A file that changed within two seconds before a session is read by the
+next one, too, which no night's work is."""
 ONE_FILE_TIMES = 2
 DISK_BYTES_PER_FILE = 250_000
 """Source, eight repositories and four restored trees."""
@@ -163,7 +164,7 @@ def _warm(*directories: Path) -> None:
 
 
 def result(run: Run, begun: datetime, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the file holds."""
+    """Return the content of the file of figures."""
     return {
         "begun": begun.isoformat(timespec="seconds"),
         "minutes": round((datetime.now(UTC) - begun).total_seconds() / 60, 1),

@@ -1,7 +1,7 @@
-"""Puts what the benchmarks found into `docs/benchmarks.md`: tables between markers, and the plots beside it.
+"""Write the tables of the benchmarks into `docs/benchmarks.md`, between markers, and the plots beside it.
 
 `.venv/bin/python -m bench.document` makes them all again from the files of JSON in `bench/figures`, without measuring.
-A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; the rest of the page is written by people.
+A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``. The rest of the page is written by people.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def network_table(found: Found) -> str:
 
 
 def _program(name: str) -> str:
-    # The kernel keeps fifteen letters of a program's name; what is not a named part is the machine's.
+    # The kernel keeps fifteen letters of a program's name. Processes of no named part are the machine's.
     part, _colon, program = name.partition(": ")
     whole = {"turku-storage-p": "turku-storage-ping", "turku-agent-pin": "turku-agent-ping"}.get(program, program)
     return f"{'agent' if part == 'itself' else part}: {whole}"
@@ -284,7 +284,7 @@ TABLES: dict[str, Callable[[Found], str]] = {
     "admin_lists": admin_lists_table,
     "modifying_files": modifying_files_table,
 }
-"""What is made from ``bench/figures/NAME.json``."""
+"""The tables that are made from ``bench/figures/NAME.json``."""
 
 
 def write_result(found: Found, name: str, *, result: Path | None, is_figure: bool) -> None:
@@ -302,7 +302,7 @@ def write_result(found: Found, name: str, *, result: Path | None, is_figure: boo
 
 
 def rewritten(text: str, figures: Path = FIGURES) -> str:
-    """The page with its tables made from the figures; those without figures, and all else, as they are."""
+    """Return the page with its tables made from the figures. Tables without figures and all else stay as they are."""
     for name, table in TABLES.items():
         file = figures / f"{name}.json"
         marked = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)

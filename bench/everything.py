@@ -1,8 +1,8 @@
 """All benchmarks, one after the other: what `make bench` runs.
 
 `.venv/bin/python -m bench.everything [--quick] [--only NAME ...]`. Each is a process of its own and can be run by hand
-with options of its own; one that fails does not keep the others from being run. Ends with a line for each: how long
-it took, and whether it ran to its end. Which goals were met stands in what each of them printed.
+with options of its own. One that fails does not keep the others from being run. Ends with a line for each: how long it
+took, and whether it ran to its end. The output of each tells the goals that it met.
 """
 
 from __future__ import annotations

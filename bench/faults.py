@@ -45,7 +45,7 @@ def kinds_of(name: str) -> list[str]:
 
 
 def play(name: str, kinds: list[str], seed: int) -> Played:
-    """Inject these faults on the stage, one after the other; a stage that breaks is built again."""
+    """Inject these faults on the stage, one after the other, and build a stage that breaks again."""
     played, begin = Played(name), time.monotonic()
     numbered = list(enumerate(kinds))
     while numbered:
@@ -61,7 +61,7 @@ def play(name: str, kinds: list[str], seed: int) -> Played:
 
 
 def _play(played: Played, directory: Path, numbered: list[tuple[int, str]], seed: str) -> None:
-    """As ``play`` does, on a stage of its own; what is done is taken out of ``numbered``."""
+    """Inject faults on a stage of its own, and remove those that were injected from ``numbered``."""
     if played.name == NAME:
         with fleet_stage(directory, seed) as fleet:
             while numbered:

@@ -1,10 +1,11 @@
-"""Which property of a file comes back by which way, tried with real programs, and the tables of it in docs/fidelity.md.
+"""The properties of a file that come back by each way, tried with real programs, and their tables in docs/fidelity.md.
 
     .venv/bin/python -m bench.fidelity             tries everything, as root: about two minutes
     .venv/bin/python -m bench.fidelity --tables    makes the tables anew from bench/figures/fidelity.json
 
-Every snapshot mode, storages with root and without, every way of restoring; and restic and Borg with the same tree, as
-their manuals begin. Every loss needs its reason in ``REASONS``: a table that cannot explain itself is not made.
+Every snapshot mode, storages with root and without, and every way of restoring are tried, and restic and Borg with the
+same tree, as their manuals begin. Every loss needs its reason in ``REASONS``: a table that cannot explain itself is not
+made.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ Found = Mapping[str, Any]
 
 
 class Reason(NamedTuple):
-    """Why something is not kept: for which of the properties, cases and ways; none are all."""
+    """The reason of a loss, for the properties, cases and ways that it names. No names mean all."""
 
     text: str
     properties: tuple[str, ...]

@@ -20,7 +20,7 @@ MACHINES = 100_000
 SOURCES_PER_MACHINE = 3
 STORAGES = 40
 DUE_PER_HUNDRED = 3
-"""Machines of a hundred that have one source due; nobody reports in a benchmark, so they stay due."""
+"""Machines of a hundred that have one source due. Nobody reports in a benchmark, so they stay due."""
 _ENVIRONMENTS, _SERVICES = 60, 400
 _SOURCES = (("etc", "/etc"), ("home", "/home"), ("database", "/var/lib/postgresql"), ("www", "/srv/www"))
 _FREQUENCIES = ("daily", "daily, 0100-0500", "weekly", "sunday, 0200-0600", "cron H H * * *")
@@ -37,7 +37,7 @@ def machine_secret(number: int) -> str:
 
 
 def is_due(number: int) -> bool:
-    """Whether that machine has a source due."""
+    """Return True if that machine has a source due."""
     return number % 100 < DUE_PER_HUNDRED
 
 
@@ -116,7 +116,7 @@ def fill(*, machines: int, now: datetime) -> None:
         _sources(filler, machines)
         _history(filler, machines)
     with filler.connection.cursor() as cursor:
-        # PostgreSQL does it by itself after a while; SQLite as `turku-api` asks it to.
+        # PostgreSQL does it by itself after a while, SQLite when `turku-api` asks it to.
         cursor.execute("VACUUM ANALYZE" if filler.connection.vendor == "postgresql" else "PRAGMA optimize")
 
 

@@ -1,8 +1,8 @@
 """A fleet over a simulated week against the real coordinator on a fast clock: load, queues, and a day's outage.
 
 Run by hand from the checkout: `.venv/bin/python -m bench.fleet` (`--quick` for a small fleet that only shows that
-everything works; `--machines`, `--days`, `--outage` for more). The coordinator runs in this process, on a PostgreSQL
-server of the benchmark's own or, with `--database sqlite`, on SQLite; nothing listens on the network. Prints tables;
+everything works, `--machines`, `--days`, `--outage` for more). The coordinator runs in this process, on a PostgreSQL
+server of the benchmark's own or, with `--database sqlite`, on SQLite. Nothing listens on the network. Prints tables.
 `--output DIRECTORY` also writes figures.json and plots. docs/scale.md has the method, and carries the figures on.
 """
 
@@ -60,7 +60,7 @@ class Snapshot:
 
 @dataclass
 class Drain:
-    """How a backlog was worked off. Hours are counted from the end of the outage."""
+    """The time in which a backlog was worked off. Hours are counted from the end of the outage."""
 
     kind: str
     begin: float
@@ -79,7 +79,7 @@ class Experiment:
         self.drains: list[Drain] = []
 
     def database_seconds(self) -> float:
-        """Processor time of the database server so far; 0 where it is SQLite, which is part of this process."""
+        """Return the processor time of the database server so far, or 0 for SQLite, which is part of this process."""
         if self._database_pid is None:
             return 0.0
         return processor_time.seconds(processor_time.with_descendants(self._database_pid))
@@ -143,7 +143,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What one of the calls costs of which only a share is sent: processor seconds here, in the database, and rows."""
+    """The cost of one of the calls of which a share is sent: processor seconds here, in the database, and rows."""
 
     here: float
     database: float
@@ -426,7 +426,7 @@ def database(kind: str) -> Iterator[tuple[str | None, int | None]]:
 
 
 def simulate(arguments: argparse.Namespace, state: Path, url: str | None, pid: int | None) -> tuple[Experiment, Any]:
-    """Run everything; the experiment and its figures."""
+    """Run everything, and return the experiment and its figures."""
     begun = time.monotonic()
     clock = SimulatedClock()
     with clock.installed():

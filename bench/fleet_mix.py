@@ -1,6 +1,6 @@
-"""What machines of a simulated fleet are like: their schedules, sizes, durations and failures, drawn from a seed.
+"""The machines of a simulated fleet: their schedules, sizes, durations and failures, drawn from a seed.
 
-The shares are a guess at a mixed fleet, chosen so that the whole grammar of schedules occurs; every figure that follows
+The shares are a guess at a mixed fleet, chosen so that the whole grammar of schedules occurs. Every figure that follows
 from them is one of this fleet.
 """
 
@@ -69,7 +69,7 @@ def sources(chance: random.Random) -> list[DrawnSource]:
 
 
 def duration_seconds(chance: random.Random, *, size_gib: float, is_first: bool) -> float:
-    """How long a backup takes that succeeds."""
+    """Return the duration of a backup that succeeds."""
     if is_first:
         wanted = size_gib / _FIRST_GIB_PER_SECOND
     else:
@@ -78,7 +78,7 @@ def duration_seconds(chance: random.Random, *, size_gib: float, is_first: bool) 
 
 
 def failure_seconds(chance: random.Random) -> float:
-    """How long a backup takes that fails."""
+    """Return the duration of a backup that fails."""
     return chance.uniform(_SHORTEST_SECONDS, 2 * _FAILED_SECONDS)
 
 

@@ -51,7 +51,7 @@ EPISODE_SESSIONS = 40
 HONEST_EVERY = 20
 WORKERS = 2
 LIMIT_SECONDS = 20.0
-"""Three runs of rsync of 3 s each, and what ending them takes; two cores may have other work."""
+"""Three runs of rsync of 3 s each, and the time to end them. Two cores may have other work."""
 HONEST_LIMIT_SECONDS = 60.0
 """With a look at all snapshots, beside its backup."""
 MEMORY_LIMIT_MIB = 60.0
@@ -71,7 +71,7 @@ _SET_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
 
 @dataclass(frozen=True)
 class Session:
-    """What came of one session."""
+    """The result of one session."""
 
     kind: str
     mode: str
@@ -82,7 +82,7 @@ class Session:
 
 @dataclass
 class Tally:
-    """What came of many."""
+    """The results of many sessions."""
 
     sessions: list[Session] = field(default_factory=list)
     honest: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -131,7 +131,7 @@ class Tally:
 
 
 class TookTooLong(BaseException):
-    """A session did not end; no handler of the product's catches it."""
+    """The error for a session that did not end. No handler of the product catches it."""
 
 
 class _Log(logging.Handler):
@@ -186,7 +186,7 @@ class Worker:
         self._stack.close()
 
     def episode(self, number: int, sessions: int) -> None:
-        """So many sessions on a new machine; it ends at the first fault."""
+        """Run so many sessions on a new machine, and end at the first fault."""
         mode = self._modes[number % len(self._modes)]
         directory = self._directory / f"{number}"
         directory.mkdir()
@@ -301,7 +301,7 @@ def _in_short(outcome: BackupReport) -> str:
 
 
 def _left(descriptors: int, threads: int, daemon: list[int]) -> list[str]:
-    """What is there of a session after its end: descriptors, threads, processes."""
+    """Return the remains of a session after its end: descriptors, threads, processes."""
     deadline = time.monotonic() + _LEFT_SECONDS
     while True:
         found = []

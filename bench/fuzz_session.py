@@ -1,7 +1,7 @@
 """10,000 malformed requests to the forced command `turku-storage-ping UUID`: each ends soon, with a sentence.
 
 Run by hand from the checkout: `.venv/bin/python -m bench.fuzz_session [--requests N] [--real N] [--seed N]`. Each
-request is a process of its own. Most are forks of this one, which has the imports already; the first ``--real`` ones
+request is a process of its own. Most are forks of this one, which has the imports already. The first ``--real`` ones
 are the installed command as sshd would start it. The exit code is 1 where one took longer than the limit, succeeded,
 showed a traceback, or took more memory than allowed.
 """
@@ -35,13 +35,13 @@ UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 OUTPUT_LIMIT_BYTES = 5_000
 """As much goes into the log: more would fill the storage's disk."""
 EXIT_CODES = (MalformedMessage.exit_code, TunnelRefused.exit_code)
-"""What is a request after all names a port at which nothing listens."""
+"""The exit codes of refusals. A request that is well-formed after all names a port at which nothing listens."""
 _TIMEOUT_SECONDS = 20.0
 
 
 @dataclass
 class Tally:
-    """What came of the runs of one kind."""
+    """The results of the runs of one kind."""
 
     name: str
     seconds: list[float] = field(default_factory=list)
@@ -101,7 +101,7 @@ def configured(directory: Path) -> Path:
 
 
 def real(config_dir: Path, body: bytes) -> Ended:
-    """A run of the installed command; what it took of memory is not known."""
+    """Run the installed command. The memory that it took is not known."""
     begun = time.monotonic()
     completed = command.run(
         [PROGRAMS / "turku-storage-ping", UUID, "--config-dir", config_dir],

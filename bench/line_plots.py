@@ -12,7 +12,7 @@ _COLOURS = ("#1f5a8a", "#c4592b", "#4b7f3c", "#7a4f9a")
 
 @dataclass(frozen=True)
 class Line:
-    """Points of a series; ``is_bars`` draws columns from the axis."""
+    """Points of a series, drawn as columns from the axis if ``is_bars``."""
 
     name: str
     points: Sequence[tuple[float, float]]

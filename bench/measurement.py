@@ -23,7 +23,7 @@ ITSELF = "itself"
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an action took."""
+    """The cost of an action."""
 
     seconds: float
     processor_seconds: float
@@ -38,9 +38,9 @@ class Measurement:
 
 
 def measure(action: Callable[[], object], parts: Mapping[str, int]) -> Measurement:
-    """What ``action`` took; ``parts`` are processes that run already and serve it, by name.
+    """Return the cost of ``action``. ``parts`` are processes that run already and serve it, by name.
 
-    What was written before is on the disk before it begins, so that nobody pays for another's.
+    Everything written before is on the disk before it begins, so that nobody pays for the writes of others.
     """
     _adopt_orphans()
     os.sync()
@@ -61,13 +61,13 @@ def measure(action: Callable[[], object], parts: Mapping[str, int]) -> Measureme
 
 @functools.cache
 def _adopt_orphans() -> None:
-    # bubblewrap ends before the process that it watches is waited for; its time would be nobody's.
+    # bubblewrap ends before the process that it watches is waited for. Its time would be nobody's.
     if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError("PR_SET_CHILD_SUBREAPER")
 
 
 def _own_seconds() -> float:
-    """What our descendants took so far, whether they have ended or not; without ourselves."""
+    """Return the processor seconds of our descendants so far, whether they have ended or not, without ourselves."""
     user, system, *_ = os.times()
     return processor_time.seconds(processor_time.with_descendants(os.getpid())) - user - system
 

@@ -2,7 +2,7 @@
 
 Run by hand from the checkout: `.venv/bin/python -m bench.memory`. A million small files are backed up by installed
 commands through a real sshd: for the first time, unchanged, with one in a hundred changed. Memory is looked at four
-times a second, of the agent with ssh and rsync, and of the session below sshd with rsync and sandbox; pages that
+times a second, of the agent with ssh and rsync, and of the session below sshd with rsync and sandbox. Pages that
 processes share are divided among them. The result is `bench/figures/memory.json`.
 """
 
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def measure_steps(fleet: Fleet, turku: Turku) -> dict[str, Measurement]:
-    """What each kind of backup took."""
+    """Return the cost of each kind of backup."""
     parts = running_parts(fleet)
     turku.prepare()
     found = {}

@@ -2,9 +2,9 @@
 
 Run by hand from the checkout, as root: `.venv/bin/python -m bench.modifying_files [--size-mib N] [--days N]`. A file of
 random content has a share of its 4 KiB pages, drawn anew each day, written with new content, and is backed up each day
-through a real rsync daemon, onto a btrfs and an XFS of their own behind loop devices. Space is what the file system
-says is used; the goal is at most 1.2 times the file plus what was written anew. Each state is read back from its
-snapshot at the end. `link-dest`, which keeps a changed file whole, is there to compare with.
+through a real rsync daemon, onto a btrfs and an XFS of their own behind loop devices. Space is the figure that the file
+system gives as used. The goal is at most 1.2 times the file plus the pages written anew. Each state is read back from
+its snapshot at the end. `link-dest`, which keeps a changed file whole, is there to compare with.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CASES = (("btrfs", "btrfs"), ("reflink", "xfs"), ("reflink", "btrfs"), ("link-de
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured."""
+    """The sizes and days of a measurement."""
 
     size_bytes: int
     days: int
@@ -71,7 +71,7 @@ def digest(path: Path) -> str:
 
 
 def used_bytes(volume: Path) -> int:
-    """What the file system has in use, everything flushed."""
+    """Return the bytes that the file system has in use, after everything is flushed."""
     os.sync()
     status = os.statvfs(volume)
     return (status.f_blocks - status.f_bfree) * status.f_frsize

@@ -25,8 +25,7 @@ def own_disk(directory: Path, *, needed_bytes: int, useful_bytes: int = 0) -> It
     """An empty directory with room for ``needed_bytes``, gone after the block with all that is in it.
 
     With room for up to ``useful_bytes``, where there is as much. A file system of its own for root, in a file in
-    ``directory``; without root a plain directory there.
-    Raises CommandFailed where there is no room.
+    ``directory``, or without root a plain directory there. Raises CommandFailed where there is no room.
     """
     # Whoever ends this ends its children too, and removes its trees.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))

@@ -18,7 +18,7 @@ _LABEL_WIDTH, _BAR_WIDTH, _BAR_HEIGHT, _GAP = 210, 430, 16, 12
 
 @dataclass(frozen=True)
 class Group:
-    """Bars that belong together; ``goal`` is drawn as a line across them."""
+    """Bars that belong together. ``goal`` is drawn as a line across them."""
 
     title: str
     bars: Mapping[str, float]
@@ -131,7 +131,7 @@ PLOTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "modifying_files": _modifying_files,
     "background_removal": _background_removal,
 }
-"""What is drawn from ``bench/figures/NAME.json``."""
+"""The plots that are drawn from ``bench/figures/NAME.json``."""
 
 
 def draw_all(figures: Path) -> None:

@@ -25,7 +25,7 @@ def with_descendants(pid: int) -> list[int]:
 
 
 def seconds(pids: Iterable[int]) -> float:
-    """What these processes, and those of their children that ended, took so far."""
+    """Return the processor seconds of these processes so far, and of those of their children that ended."""
     ticks = 0
     for pid in pids:
         try:
@@ -36,7 +36,7 @@ def seconds(pids: Iterable[int]) -> float:
 
 
 def of_everybody() -> float:
-    """What all processes of the machine took since it started."""
+    """Return the processor seconds of all processes of the machine since it started."""
     user, nice, system, _idle, _waiting, *others = (
         int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     )
@@ -44,5 +44,5 @@ def of_everybody() -> float:
 
 
 def _fields(stat: Path) -> list[str]:
-    # The second field is the program's name, which may hold spaces and brackets; the third is the first of these.
+    # The second field is the program's name, which may hold spaces and brackets. The third is the first of these.
     return stat.read_text().rpartition(")")[2].split()

@@ -110,7 +110,7 @@ class PlayedStorage:
         self.rule = rule
         self.slots = slots
         self.free: list[tuple[float, float]] = [(-DAY_SECONDS, 0.0)] * slots
-        """When each free slot became free, and how long it was taken before."""
+        """The moment when each free slot became free, and the seconds for which it was taken before."""
         self.waiting: list[tuple[datetime, int]] = []
         self.idle_seconds = 0.0
         """Slot seconds that were idle while somebody waited."""

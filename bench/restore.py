@@ -1,13 +1,13 @@
 """Lost files, back and verified by one command, against plain rsync through the same kind of tunnel.
 
 Run by hand from the checkout: `.venv/bin/python -m bench.restore`. Everything of a source of 5,000 files is removed
-before each turn; in turns, `turku-agent restore SOURCE --in-place --yes`, from its start to its end, and `rsync -a` of
-the same snapshot into restore mode, whose tunnel stands already, and once more with the time that it takes to open and
-close that. The tree is compared after each. On a fresh file system; both seconds and processor seconds of everything
-that takes part are told, as others use processors too.
+before each turn. The turns are `turku-agent restore SOURCE --in-place --yes`, from its start to its end, and `rsync -a`
+of the same snapshot into restore mode, whose tunnel stands already, and once more with the time that it takes to open
+and close that. The tree is compared after each. It is all on a fresh file system. Both seconds and processor seconds of
+everything that takes part are printed, as others use processors too.
 
-What one command takes besides the files (two programs, ssh, a permission) is always the same: half a second. With
-`--file-bytes` the files are larger ones, beside which that is less.
+The time that one command takes besides the files (two programs, ssh, a permission) is always the same: half a second.
+With `--file-bytes` the files are larger ones, beside which that is less.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FILES = 5000
 ROUNDS = 5
 DISK_BYTES_PER_FILE = 90_000
 _SECONDS = re.compile(r" in ([0-9.]+) s \(")
-"""What the command itself tells: from when the storage may write to the last file compared."""
+"""The time that the command itself prints: from when the storage may write to the last file compared."""
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Bytes per row of the coordinator's tables and of their indexes in PostgreSQL, with rows written in the order in which
 they come.
 
-`.venv/bin/python -m bench.row_sizes [--machines N] [--output FILE]`; by default 20,000 machines with 60,000 sources and
-120,000 runs, on a PostgreSQL server of the benchmark's own: about a minute. docs/scale.md carries the sizes on.
+`.venv/bin/python -m bench.row_sizes [--machines N] [--output FILE]` measures 20,000 machines by default, with 60,000
+sources and 120,000 runs, on a PostgreSQL server of the benchmark's own. It takes about a minute. docs/scale.md carries
+the sizes on.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ _CALLS = {
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]], *, right: int = 1) -> str:
-    """A Markdown table; the columns from ``right`` on are figures. `` x `` becomes the sign of multiplication."""
+    """Return a Markdown table. The columns from ``right`` on are figures. `` x `` becomes the sign of
+    multiplication."""
     names = list(head)
     line = ["---" if number < right else "---:" for number in range(len(names))]
     text = "\n".join("| " + " | ".join(row) + " |" for row in (names, line, *map(list, rows)))
@@ -140,7 +141,7 @@ class Page:
     def rows_written(self) -> str:
         written = dict(self.postgresql["rows_written_per_machine_day"])
         written["fleet_machine"] = written.get("fleet_machine", 0) + written.pop("of calls counted and not sent")
-        # A storage's own row is written 288 times a day and at each of its calls; there are few of them.
+        # A storage's own row is written 288 times a day and at each of its calls. There are few of them.
         written.pop("fleet_storage", None)
         rows = [
             [f"`{name}`", f"{count:.2f}"]
@@ -237,7 +238,7 @@ class Page:
         return fleet_mix.first_fill_gib_mean() * self.week["sources"] / self.week["machines"]
 
     def storages(self) -> float:
-        """How many storages the data needs."""
+        """Return the number of storages that the data needs."""
         share = ASSUMED["space of the history, as a share of the data"]
         return MILLION * self.gib_per_machine() * share * 1.0737e-3 / ASSUMED["usable TB of a storage"]
 

@@ -1,4 +1,4 @@
-"""How evenly the schedules spread a fleet's sources over what their text leaves open."""
+"""The evenness with which schedules spread a fleet's sources over the times that their text leaves open."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Spread:
-    """How many sources fall into each bin, and what of it chance alone explains."""
+    """The number of sources in each bin, and the part of its deviation that chance alone explains."""
 
     counts: tuple[int, ...]
 

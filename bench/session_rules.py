@@ -10,19 +10,19 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 60.0
 KILLED_SECONDS = 300.0
-"""How long a storage without leases takes to notice that a session was killed."""
+"""The time after which a storage without leases notices that a session was killed."""
 
 
 class SessionRules(Protocol):
     """The rules."""
 
     storage_settings: dict[str, Any]
-    """What a storage tells beside the contract's fields."""
+    """The fields that a storage sends beside the contract's."""
     session_settings: dict[str, Any]
-    """What it tells when a session begins."""
+    """The fields that it sends when a session begins."""
 
     def may_open(self, fleet: SimulatedFleet, session: Session) -> bool:
-        """Whether the storage takes the session that an agent wants to begin."""
+        """Return True if the storage takes the session that an agent wants to begin."""
 
     def opened(self, fleet: SimulatedFleet, session: Session) -> None:
         """The session began."""
@@ -62,8 +62,9 @@ class CoordinatorSlots:
 
 
 class StorageLimits:
-    """Each storage refuses a session too many; those with first backups may take a quarter of its slots. Nobody queues:
-    who pings in the right moment gets the slot. The coordinator's own slots must be more than any storage uses."""
+    """Storages that refuse a session too many. Those with first backups may take a quarter of its slots. Nobody
+    queues: the machine that pings in the right moment gets the slot. The coordinator's own slots must be more than any
+    storage uses."""
 
     def __init__(self, slots: int) -> None:
         self.storage_settings: dict[str, Any] = {"slots": 1_000}

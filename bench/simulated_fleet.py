@@ -1,9 +1,9 @@
 """Machines, storages and backups as events on a simulated clock, against a coordinator that is the real one.
 
 Every message of agents and storages that decides anything is sent and its answer obeyed: registrations, check-ins with
-something due, what storages ask and report. Of the check-ins that have nothing due, of which a fleet sends hundreds for
-each backup, a share is sent (and its answer checked); the others are counted. When a source is due is read from
-the coordinator's database, where the check-in reads it.
+something due, the questions and reports of storages. Of the check-ins that have nothing due, of which a fleet sends
+hundreds for each backup, a share is sent (and its answer checked). The others are counted. The moment when a source is
+due is read from the coordinator's database, where the check-in reads it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Source:
 
 @dataclass(slots=True, eq=False)
 class Machine:
-    """A machine; ``next_due`` is the earliest due moment of those of its sources that are not running."""
+    """A machine. ``next_due`` is the earliest due moment of those of its sources that are not running."""
 
     uuid: str
     secret: str
@@ -78,7 +78,7 @@ class Storage:
 
     @property
     def credentials(self) -> dict[str, str]:
-        """How it proves itself."""
+        """Return the fields by which it proves its identity."""
         return {"name": self.name, "secret": self.secret}
 
 
@@ -89,7 +89,7 @@ class Session:
     machine: Machine
     storage: Storage
     is_first: bool = False
-    """Whether one of its sources was never backed up."""
+    """True when one of its sources was never backed up."""
     waiting: list[str] = field(default_factory=list)
     runs: set[Run] = field(default_factory=set)
     has_unreported: bool = False
@@ -98,7 +98,7 @@ class Session:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A backup; times in simulated seconds."""
+    """A backup, with times in simulated seconds."""
 
     source_name: str
     session: Session
@@ -111,7 +111,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What is kept of the beginning of a run."""
+    """The record of the beginning of a run."""
 
     begin: float
     due: float
@@ -120,7 +120,7 @@ class Start:
 
 
 class SimulatedFleet:
-    """The events. ``run(until)`` goes on; figures are in the public attributes."""
+    """The events. ``run(until)`` continues, and figures are in the public attributes."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class SimulatedFleet:
         self.storages: dict[str, Storage] = {}
         self.is_coordinator_down = False
         self.calls: Counter[str] = Counter()
-        """By name; check-ins that have something due count beside the others."""
+        """The number of calls by name. Check-ins that have something due count beside the others."""
         self.sent: Counter[str] = Counter()
         self.check_ins_per_minute: defaultdict[int, int] = defaultdict(int)
         self.turned_away: Counter[int] = Counter()
@@ -187,7 +187,7 @@ class SimulatedFleet:
             self.tell_space(storage)
 
     def tell_space(self, storage: Storage, auth: str | None = None) -> None:
-        """Send what the storage says of itself; with ``auth`` it registers."""
+        """Send the storage's report of its space. With ``auth`` it registers."""
         host_keys = [ssh_key(storage.name.encode().ljust(32, b"."))]
         told = {
             "name": storage.name,
@@ -205,7 +205,7 @@ class SimulatedFleet:
     # Machines
 
     def add_machine(self) -> None:
-        """Register a new machine now; its first backups are due at once."""
+        """Register a new machine now. Its first backups are due at once."""
         number = len(self.machines)
         chance = self._chance
         # Its own draw: a fleet of one seed is the same, whatever else happens.
@@ -228,7 +228,7 @@ class SimulatedFleet:
         self.at(now + chance.uniform(0, _UPDATE_CONFIG_SECONDS), self._update_timer, machine, number)
 
     def declare(self, machine: Machine, number: int, auth: str | None = None) -> None:
-        """Send the machine's configuration; with ``auth`` it registers."""
+        """Send the machine's configuration. With ``auth`` it registers."""
         told = {
             "uuid": machine.uuid,
             "secret": machine.secret,

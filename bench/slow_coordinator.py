@@ -1,12 +1,11 @@
-"""What the check-in is measured against: the same call, as the existing system is understood to answer it.
+"""The comparison for the check-in: the same call, as the existing system is understood to answer it.
 
 A small Django application on the same models and database. Assumed of the existing system, from its description and the
 contract alone (sections 3 and 7), and no more than the figure depends on:
 
-- a machine's secret is stored with Django's default password hash (PBKDF2) and verified at every call;
-- the sources are asked for and looked at one by one: each with a query for its filter sets, each that is due with a
-  query for its storage;
-- the whole row of the machine is saved at every call;
+- a machine's secret is stored with Django's default password hash (PBKDF2) and verified at every call,
+- the sources are read one by one: each with a query for its filter sets, each that is due with a query for its storage,
+- the whole row of the machine is saved at every call,
 - Django's usual middleware stands before it.
 
 A benchmark writes the hash of COMMON_SECRET into every machine's row: the cost of verifying does not depend on whose

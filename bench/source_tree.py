@@ -34,18 +34,19 @@ _ATTRIBUTE = "user.comment"
 
 @dataclass(frozen=True)
 class SourceTree:
-    """A tree that was made; its files are known by number."""
+    """A tree of files that are known by number."""
 
     path: Path
     count: int
     size_bytes: int
 
     def file(self, number: int) -> Path:
-        """Where that file lies."""
+        """Return the path of that file."""
         return self.path / relative_path(number)
 
     def change(self, generation: int) -> int:
-        """How many files were written to: one in a hundred, others each time, their sizes hardly changed."""
+        """Write to one file in a hundred, others each time, hardly changing their sizes, and return how many were
+        written to."""
         chance = random.Random(f"changes {generation}")
         numbers = chance.sample(range(self.count), max(1, int(self.count * CHANGED_SHARE)))
         for number in numbers:

@@ -1,5 +1,5 @@
-"""What all tests share: a private state directory for the coordinator, hypothesis's profile, and that unit and property
-tests start no children and open no sockets."""
+"""Fixtures of all tests: a private state directory for the coordinator, hypothesis's profile, and that unit and
+property tests start no children and open no sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STATE_DIR = Path(tempfile.mkdtemp(prefix="turku-tests-"))
 for _name in [name for name in os.environ if name.startswith("TURKU_")]:
     del os.environ[_name]
 os.environ["TURKU_STATE_DIR"] = str(_STATE_DIR)
-# pytest-django reads the settings before any conftest; what they took from the environment is replaced.
+# pytest-django reads the settings before any conftest. Their values from the environment are replaced.
 django_settings.TURKU_ENVIRONMENT = environment.read(os.environ)
 django_settings.TURKU_SETTING_ERRORS = []
 
@@ -61,7 +61,7 @@ def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """What a program does to its own process when a test calls it in this one: its umask, and being gentle."""
+    """Undo the changes of a program to its own process when a test calls it here: its umask and its priority."""
     umask = os.umask(0o022)
     os.umask(umask)
     yield

@@ -1,5 +1,5 @@
-"""What the attacks share: a real coordinator (`turku-api serve` with its workers, on SQLite), and for the attacks on a
-machine our agent with a storage whose sshd is real and whose forced command is the attacker's."""
+"""Fixtures of the attacks: a real coordinator (`turku-api serve` with its workers, on SQLite), and for the attacks on
+a machine our agent with a storage whose sshd is real and whose forced command is the attacker's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cast(coordinator: Coordinator) -> HttpCast:
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> HostileStorage:
-    """The attacker on the machine's storage; nothing is bound to it before a test writes its line."""
+    """The attacker on the machine's storage. Nothing is bound to it before a test writes its line."""
     return HostileStorage(tmp_path / "hostile")
 
 
@@ -59,7 +59,7 @@ def victim(tmp_path: Path, machine: Machine) -> Path:
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A directory that every user can enter, as /var/lib is; pytest's own are closed."""
+    """A directory that every user can enter, as /var/lib is. Pytest's own are closed."""
     directory = Path(tempfile.mkdtemp(prefix="turku-n4-"))
     directory.chmod(0o755)
     yield directory
@@ -68,7 +68,7 @@ def shared() -> Iterator[Path]:
 
 @pytest.fixture
 def open_session(machine: Machine, hostile: HostileStorage) -> Iterator[StartPing]:
-    """Registers the machine and starts a run of its agent, which opens a session with the attacker; ended in the end."""
+    """Register the machine and start a run of its agent, which opens a session with the attacker, ended in the end."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, behaviour: str = "hold", **options: object) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""C1: a coordinator cannot send a machine to a storage of the attacker's; what changes is accepted on the machine."""
+"""C1: a coordinator cannot send a machine to a storage of the attacker's. Changes are accepted on the machine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def attacker(machine: Machine, tmp_path: Path) -> Iterator[Attacker]:
 
 
 def refused(machine: Machine, *arguments: str, exit_code: int = 2) -> str:
-    """What the agent said when it would not go there."""
+    """Return the agent's output when it would not go there."""
     ping = machine.ping(*arguments)
     assert ping.returncode == exit_code, ping.stderr
     assert "it gets nothing" in ping.stderr
@@ -197,7 +197,7 @@ def test_c1_keys_of_the_configuration_win_and_nothing_is_learnt_beside_them(
 def test_c1_a_key_that_the_configuration_replaced_is_trusted_under_no_name(
     machine: Machine, api: V1Api, attacker: Attacker
 ) -> None:
-    # What was learnt was lost to an attacker, who now owns that key; the administrator wrote down the new one.
+    # The learnt key was lost to an attacker, who now owns it. The administrator wrote down the new one.
     lost = dict(api.storages["primary"])
     machine.configure(storage_host_keys={"primary": attacker.sshd.host_keys})
     api.storages["other"] = lost

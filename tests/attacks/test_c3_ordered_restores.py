@@ -1,4 +1,4 @@
-"""C3, C5: a coordinator orders restores; the machine's own configuration alone says whether, and where, any is obeyed."""
+"""C3, C5: a coordinator orders restores. The machine's own configuration alone says if, and where, any is obeyed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Orders:
         }
 
     def steps(self) -> list[str]:
-        """What the machine told of all of them."""
+        """Return the steps of all of them that the machine reported."""
         return [message["step"] for message in self.api.of_call(PROGRESS)]
 
     def reasons(self) -> list[str]:

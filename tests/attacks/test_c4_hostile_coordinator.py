@@ -36,7 +36,7 @@ def test_the_storage_s_own_floor_stands(machine: BackedUpMachine, hostile: dict[
     before = machine.days(8)
     for _ in range(6):
         assert machine.back_up(**{**NOTHING_KEPT, **hostile}).success
-    # Of the last snapshots one place goes to the newest slot; the days are kept whole.
+    # Of the last snapshots one place goes to the newest period. The days are kept whole.
     assert set(before[-3:]) <= set(machine.snapshots())
 
 

@@ -1,6 +1,6 @@
 """M10: everything rewritten, renamed, deleted: the snapshot is kept apart, and pruning of its source freezes.
 
-On the audit log it comes by tests/unit/api/test_quarantined_reports.py; here is what the storage makes of it.
+Its way to the audit log is in tests/unit/api/test_quarantined_reports.py. These are the storage's acts.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def judge(machine: BackedUpMachine, judgement: str) -> None:
-    """What the operator does with ``turku-storage quarantine``."""
+    """Review the snapshots as the operator does with ``turku-storage quarantine``."""
     for stored in history.awaiting_review(machine.place, machine.storage.state.timezone):
         snapshot_notes.change(machine.place, stored.name, review=snapshot_notes.Review(judgement))
 
@@ -174,7 +174,7 @@ def test_judged_bad_it_counts_nowhere_and_the_machine_can_recover(machine: Backe
     machine.clock.moment += timedelta(days=1)
     outcome = machine.back_up(retention="last 2 snapshots")
     assert outcome.findings == ()
-    # The newest and the last good one before the attack; what was bad used up no place.
+    # The newest and the last good one before the attack. The bad ones used up no place.
     assert {good[-1], outcome.snapshot} <= set(machine.snapshots())
     assert good[0] not in machine.snapshots()
     machine.clock.moment += timedelta(days=1)

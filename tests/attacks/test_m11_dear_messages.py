@@ -1,4 +1,4 @@
-"""M11: no message is dear. Each is as costly as its kind can be made; the server's own time is measured, not ours."""
+"""M11: no message is dear. Each is as costly as its kind can be made. The server's own time is measured, not ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.v1_client import V1Machine
 from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
 SECONDS_OF_A_MESSAGE = 4.0
-"""Of one core, measured on a slow one; what was dear took from 20 s to 4 minutes."""
+"""The most of one core, measured on a slow one. Dear messages took from 20 s to 4 minutes."""
 SOURCES = 1000
 SOURCES_BESIDES = SOURCES - 2
 """Alice has two already."""
@@ -39,14 +39,14 @@ def guarded(tmp_path: Path) -> Iterator[Coordinator]:
 
 
 def seconds_of(coordinator: Coordinator) -> float:
-    """What the server and its workers have used of the processors."""
+    """Return the processor seconds that the server and its workers have used."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in family(coordinator)]
     return sum(int(field[11]) + int(field[12]) for field in fields) / _TICKS
 
 
 @contextmanager
 def cheap(coordinator: Coordinator, at_most: float = SECONDS_OF_A_MESSAGE) -> Iterator[None]:
-    """What happens within costs the server no more than that."""
+    """Assert that the block costs the server no more than that."""
     before = seconds_of(coordinator)
     yield
     used = seconds_of(coordinator) - before
@@ -61,7 +61,7 @@ def send(machine: V1Machine, sources: dict[str, Any]) -> int:
 
 
 def thousand(**options: Any) -> dict[str, Any]:
-    """As many sources as a machine may have; ``@`` in a text stands for another number in each."""
+    """Return as many sources as a machine may have. ``@`` in a text stands for another number in each."""
     return {
         f"s{number}": {"path": "/x"}
         | {

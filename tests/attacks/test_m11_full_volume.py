@@ -76,7 +76,7 @@ class Neighbours:
         deletions: int = 0,
         **keys: Any,
     ) -> BackupReport:
-        """One run for the attacker; ``keys`` change the storage's configuration."""
+        """Do one run for the attacker. ``keys`` change the storage's configuration."""
         storage = with_values(self.honest.storage, **keys)
         with MaliciousRsyncServer(entries, endless=endless, content=content, deletions=deletions) as server:
             job = replace(self.honest.job(**SPOKEN), machine_dir=self.attacker_dir, rsync_port=server.port)
@@ -135,7 +135,7 @@ def test_a_volume_without_room_for_one_more_byte_keeps_its_history_whole(neighbo
 def test_a_machine_gets_no_more_than_its_quota_run_after_run(neighbours: Neighbours) -> None:
     quota, outcomes = 8 * MIB, []
     for number in range(8):
-        # Each run is within all limits of a run; together they are not. Between two runs the use may be measured again.
+        # Each run is within all limits of a run. Together they are not. Between two runs the use may be measured again.
         neighbours.honest.clock.moment += timedelta(hours=7)
         new = [Entry(b"%d-%d" % (number, part), size=MIB) for part in range(2)]
         outcomes.append(neighbours.attack(new, content=os.urandom(MIB), machine_quota_bytes=quota))

@@ -246,7 +246,7 @@ def test_m11_a_plan_that_nobody_approves_is_not_kept_for_long() -> None:
 
 
 def sent_to_nobody(watched: Cancellation, **options: float) -> BaseException:
-    """What ended the sending of more answers than fit into a pipe that nobody reads."""
+    """Return the error that ended the sending of more answers than fit into a pipe that nobody reads."""
     reading, writing = os.pipe()
     ended: list[BaseException] = []
 

@@ -1,7 +1,7 @@
-"""M12: a machine that gets files back puts lines of its own into the stream in which the storage's rsync says what it
-sends. Nothing that the agent is told is changed by it, and it is told of nothing that it did not ask for.
+"""M12: a machine that restores puts lines of its own into the stream in which the storage's rsync says what it sends.
+They change nothing of the answers to the agent, and the agent hears of nothing that it did not ask for.
 
-The daemon is rsync's own; what stands between it and the storage adds messages to its side of the conversation.
+The daemon is rsync's own. A program between it and the storage adds messages to its side of the conversation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from turku.storage.rsync.change_log import LINE_LIMIT_BYTES
 FORGED = "f" * 32
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 _MESSAGE_TAG = 7 + 2
-"""What rsync sends information by: the other side prints it as it is."""
+"""The tag by which rsync sends information: the other side prints it as it is."""
 
 
 def line(update: str, path: str) -> bytes:
@@ -65,7 +65,7 @@ FLOOD = [b"y" * 4000] * (2 * LINE_LIMIT_BYTES // 4000 + 1)
 
 
 class Meddler:
-    """Stands before a daemon and adds messages to what it says; a context manager."""
+    """A program before a daemon that adds messages to those of the daemon, as a context manager."""
 
     def __init__(self, daemon: Rsyncd, messages: list[bytes]) -> None:
         self.messages_sent = 0
@@ -106,7 +106,7 @@ class Meddler:
             while not words.startswith(b"@RSYNCD: OK"):
                 words = stream.readline()
                 storage.sendall(words)
-            # Flags of the protocol, a number of one to three bytes; the seed of checksums.
+            # Flags of the protocol, a number of one to three bytes, and the seed of checksums.
             first = stream.read(1)
             more = stream.read(0 if first[0] < 0x80 else 1 if first[0] < 0xC0 else 2)
             storage.sendall(first + more + stream.read(4))

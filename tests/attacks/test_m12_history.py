@@ -1,6 +1,6 @@
-"""M12: a machine that looks at history sees its own and no other one's, and changes nothing by it.
+"""M12: a machine that browses history sees its own and no other one's, and changes nothing by it.
 
-Real sshd, storage and coordinator; Mallory is a machine that was taken over, whose history lies beside Alice's.
+Real sshd, storage and coordinator. Mallory is a compromised machine, whose history lies beside Alice's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Scene:
     before: Path
 
     def ask(self, action: str, **request: Any) -> list[dict[str, Any]]:
-        """What Mallory's key gets for an answer."""
+        """Return the answers to Mallory's key."""
         return self.send({"action": action, action: request})
 
     def send(self, message: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""M1: a machine's key is parsed as one key of an allowed type; nothing else that it sends reaches authorized_keys.
+"""M1: a machine's key is parsed as one key of an allowed type. Nothing else that it sends reaches authorized_keys.
 
-What the storage does when a coordinator sends such keys all the same: test_c5_hostile_keys.py.
+The storage's defence against a coordinator that sends such keys all the same is in test_c5_hostile_keys.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""M5: a source re-pointed, emptied, without history, or gone: what the storage's history is after it.
+"""M5: the storage's history after a source was re-pointed, emptied, left without history, or removed.
 
-The coordinator's part is in test_m4_m5_policy.py; here the storage is ordered all of it at once.
+The coordinator's part is in test_m4_m5_policy.py. Here the storage is ordered all of it at once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_history_stays_and_an_emptied_source_does_not_age_it_out(
         machine.clock.moment += timedelta(days=2)
         outcome = machine.back_up(**hostile, retention="last 1 snapshots")
         assert outcome.success, outcome.summary
-        # A mode without history is no sign; that a source became empty is.
+        # A mode without history is no finding, but a source that became empty is.
         assert bool(outcome.findings) == ("exclude" in hostile or "filter" in hostile)
     after = history_of(machine)
     assert before.items() <= after.items()

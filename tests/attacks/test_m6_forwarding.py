@@ -1,7 +1,9 @@
-"""M6: with its key a machine gets one forced command and one TCP port of loopback from the storage's sshd; nothing else.
+"""M6: with its key a machine gets one forced command and one TCP port of loopback from the storage's sshd, and nothing
+else.
 
 There are two guards: the line that Turku writes into authorized_keys, and the sshd snippet. Each is tried alone, in an
-sshd that would allow everything else, and both together. What a line cannot forbid, ``turku-storage check`` must tell.
+sshd that would allow everything else, and both together. ``turku-storage check`` must report everything that a line
+cannot forbid.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Target:
 
     @property
     def effective(self) -> str:
-        """What this sshd makes of its configuration for the user whom machines log in as."""
+        """Return the effective configuration of this sshd for the user whom machines log in as."""
         configuration = self.sshd.directory / "sshd_config"
         return command.run(
             ["/usr/sbin/sshd", "-T", "-f", configuration, "-C", f"user={self.sshd.user},host=localhost,addr=127.0.0.1"],
@@ -98,14 +100,14 @@ def storage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module", params=[LINE, BOTH])
 def storage_with_line(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """What a command is concerned with, the snippet leaves to the line."""
+    """A storage with the line alone. The snippet leaves everything about a command to it."""
     with target(tmp_path_factory.mktemp("line"), request.param) as running:
         yield running
 
 
 @pytest.fixture(scope="module", params=[SNIPPET_ALONE, BOTH])
 def storage_with_snippet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """What sshd's configuration alone can forbid."""
+    """A storage with the snippet alone, for everything that only sshd's configuration can forbid."""
     with target(tmp_path_factory.mktemp("snippet"), request.param, "GatewayPorts yes", "AcceptEnv *") as running:
         yield running
 

@@ -1,7 +1,7 @@
 """M7: whatever a machine says on the forced command's standard input, the session ends soon, with a sentence.
 
-`bench/fuzz_session.py` sends 10,000 such requests; here is a part of them, and what never ends. Whose port it is that a
-machine names: test_m7_ports.py.
+`bench/fuzz_session.py` sends 10,000 such requests. Here is a part of them, and input without end. The owner of the port
+that a machine names is checked in test_m7_ports.py.
 """
 
 from __future__ import annotations

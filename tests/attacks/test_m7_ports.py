@@ -1,4 +1,4 @@
-"""M7: the port that a machine names must be its own session's tunnel; no other service gets a byte."""
+"""M7: the port that a machine names must be its own session's tunnel. No other service gets a byte."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrderedStorage
 
 
 def check_in(storage: OrderedStorage, port: Any) -> tuple[int, str]:
-    """How a check-in ends that names this port and has no tunnel there."""
+    """Return the end of a check-in that names this port and has no tunnel there."""
     credentials = {"username": storage.daemon.username, "password": storage.daemon.password}
     request = {"verbose": True, "action": "checkin", "port": port, "sources": {"etc": credentials}}
     asked = len(storage.api.of_call("storage_ping_checkin"))

@@ -1,6 +1,6 @@
-"""M7: what a machine can still do about the port it names: half of it, another's with the passwords, input without end.
+"""M7: further attacks of a machine with the port it names: half of it, another's with the passwords, input without end.
 
-Whose a port is in the plain cases: test_m7_ports.py; malformed requests: test_m7_malformed_requests.py.
+The plain cases of ports are in test_m7_ports.py, malformed requests in test_m7_malformed_requests.py.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_m7_nor_for_a_service_of_the_storage(storage: OrderedStorage, action: st
 
 
 def half_taken() -> int:
-    """A port that is free on ::1; the caller's service takes it on 127.0.0.1."""
+    """Return a port that is free on ::1. The caller's service takes it on 127.0.0.1."""
     with socket.socket(socket.AF_INET6) as probe:
         try:
             probe.bind(("::1", 0))
@@ -149,7 +149,7 @@ def test_m7_with_the_snippets_address_family_sshd_itself_refuses_it(tmp_path: Pa
 
 @pytest.fixture
 def measured(storage: OrderedStorage, tmp_path: Path) -> Iterator[Path]:
-    """Where the forced command's memory is noted at its end."""
+    """Yield the file with the peak memory of the forced command at its end."""
     script, most = tmp_path / "measured.py", tmp_path / "most"
     script.write_text(MEASURED)
     real = str(PROGRAMS / "turku-storage-ping")

@@ -44,7 +44,7 @@ class History(Scene):
     before = approved = after = ""
 
     def ask(self, request: str, **words: Any) -> list[Any]:
-        """The answers to a browse request; raises what it was refused with."""
+        """Return the answers to a browse request, or raise the refusal."""
         wanted = BrowseRequest(sources=["etc"], of_machine=self.alice.uuid, request=request, **words)
         return self.answers(HistoryRequest("browse", browse=wanted))
 
@@ -68,7 +68,7 @@ class History(Scene):
         return self.fleet.snapshots(self.alice, "etc")[-1].parent
 
     def offered(self) -> list[Any]:
-        """What the coordinator tells Mallory's machine of restores."""
+        """Return the restores that the coordinator offers to Mallory's machine."""
         credentials = machine_identity.existing(self.agent).credentials
         message = {"machine": {"uuid": credentials.uuid, "secret": credentials.secret}}
         url = self.fleet.coordinator.url.removesuffix("/v1") + "/v2/agent_restores"

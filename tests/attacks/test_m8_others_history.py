@@ -37,13 +37,13 @@ class Scene:
     scratch: Path
 
     def order(self, **wanted: object) -> RestoreJob:
-        """Alice's ``etc``, all of it, unless said otherwise; without a request."""
+        """Return an order for all of Alice's ``etc``, unless said otherwise, without a request."""
         [(address, _sources)] = checkin.by_storage(checkin.active_sources(self.agent))
         target = self.scratch / uuid4().hex
         return replace(RestoreJob("etc", address, target, of_machine=self.alice.uuid), **wanted)  # type: ignore[arg-type]
 
     def browse(self, what: str, request: str | None) -> list[object]:
-        """What the storage shows of Alice's ``etc``."""
+        """Return the storage's answers about Alice's ``etc``."""
         order = self.order()
         asked = BrowseRequest(what, ["etc"], of_machine=self.alice.uuid, request=request)  # type: ignore[arg-type]
         address = session.trusted_address(self.agent, order.storage)

@@ -1,6 +1,6 @@
 """M8, S1: machines and storages that want history which is not theirs, or speak for restores that are not theirs.
 
-A real coordinator; Mallory is a machine that was taken over, on a storage of its own, with the same Auth as Alice.
+The coordinator is real. Mallory is a compromised machine, on a storage of its own, with the same Auth as Alice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.v1_client import V1Machine, V1Storage
 
 @dataclass
 class Scene:
-    """Alice on Bob's storage; Mallory on Eve's."""
+    """Alice on Bob's storage, and Mallory on Eve's."""
 
     cast: HttpCast
     mallory: V1Machine
@@ -31,7 +31,7 @@ class Scene:
         return response.status_code, response.json()
 
     def request_access(self, storage: V1Storage, machine: V1Machine, **asked: Any) -> Any:
-        """What the storage is answered that asks whether it may send Alice's ``etc``, or what else is asked."""
+        """Return the answer to a storage that asks if it may send Alice's ``etc``, or what else is asked."""
         message = {
             "storage": {"name": storage.name, "secret": storage.secret},
             "machine": {"uuid": machine.uuid},

@@ -47,7 +47,7 @@ def mode(request: pytest.FixtureRequest) -> type[SnapshotMode]:
 
 
 class Victim:
-    """A machine with days of history, some of them in the trash; then it is taken over."""
+    """A machine with days of history, some of them in the trash, which is then compromised."""
 
     def __init__(self, machine: BackedUpMachine, config_dir: Path) -> None:
         self.machine = machine

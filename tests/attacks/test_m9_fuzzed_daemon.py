@@ -1,6 +1,6 @@
 """M9: a daemon that answers an honest receiver with damaged or made-up protocol data changes nothing but its own.
 
-`bench/fuzz_receiver.py` runs 10,000 such sessions; here is a part, and what it found.
+`bench/fuzz_receiver.py` runs 10,000 such sessions. Here is a part, and the faults that it found.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""M9, M4: a machine that says one thing when asked what differs and does another when that is brought over.
+"""M9, M4: a machine that says one thing in the dry run and does another in the transfer.
 
-The tree of the new snapshot has hard links to files of all snapshots before it; none of these ever changes.
+The tree of the new snapshot has hard links to files of all snapshots before it. None of these ever changes.
 """
 
 from __future__ import annotations

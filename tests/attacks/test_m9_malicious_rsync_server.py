@@ -1,6 +1,6 @@
-"""M9: a machine's rsync daemon that lies, and a receiver that it has taken over, reach no other machine's tree.
+"""M9: a machine's rsync daemon that lies, and a receiver that it has compromised, reach no other machine's tree.
 
-The receiver is started by the real backup, in the real sandbox; the daemon is tests/support/malicious_rsync_server.py.
+The receiver is started by the real backup, in the real sandbox. The daemon is tests/support/malicious_rsync_server.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ ATTACKER = "11111111-1111-4111-8111-111111111111"
 VICTIM = "22222222-2222-4222-8222-222222222222"
 SNAPSHOT = "etc_20260101-000000_abcd"
 SOON_SECONDS = 150
-"""It takes three where nothing else writes; a disk that is busy with other tests removes what was made in its own time."""
+"""The limit for a session. It takes three seconds where nothing else writes. A disk that is busy with other tests
+removes trees in its own time."""
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
 
@@ -64,7 +65,7 @@ class Volume:
     def _state(self) -> list[Any]:
         listed = sorted(path.name for path in (*self.base.iterdir(), *self.victim.parent.iterdir()))
         if ".catalogs" in listed:
-            # The storage's own; the attacker's catalog may be there, and the victim's may not change.
+            # This is the storage's own. The attacker's catalog may be there, and the victim's may not change.
             listed.remove(".catalogs")
             listed += sorted(path.name for path in self.victim.parent.glob(f".catalogs/{VICTIM}/*"))
         return [fingerprint(self.victim), fingerprint(self.canary), listed]
@@ -156,7 +157,7 @@ def test_device_nodes_are_left_out(volume: Volume) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
 @needs_sandbox
 def test_not_even_a_receiver_that_wants_to_makes_device_nodes(volume: Volume) -> None:
-    # rsync is told to make them; the sandbox has taken the capability.
+    # rsync is told to make them, but the sandbox has taken the capability.
     wants_devices = 'for word; do shift; [ "$word" = --no-devices ] || set -- "$@" "$word"; done; exec "$0" "$@"'
     asked = with_values(volume.storage, rsync_command=("sh", "-c", wants_devices, rsync_programs.chosen.storage))
     with MaliciousRsyncServer([Entry(b"disk", mode=stat.S_IFBLK | 0o666, device=(254, 0))]) as server:
@@ -168,7 +169,7 @@ def test_not_even_a_receiver_that_wants_to_makes_device_nodes(volume: Volume) ->
 def test_setuid_files_stay_behind_closed_directories(volume: Volume) -> None:
     outcome = volume.attack([Entry(b"shell", mode=stat.S_IFREG | 0o6755)])
     assert outcome.success, outcome.summary
-    # The mode is part of the backup; what keeps it from other users is that nobody gets there.
+    # The mode is part of the backup. Other users have no access because nobody gets there.
     snapshots = volume.attacker / "etc.snapshots"
     assert stat.S_IMODE(snapshots.stat().st_mode) & 0o077 == 0
 

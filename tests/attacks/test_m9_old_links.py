@@ -80,12 +80,12 @@ class Scene:
         return self.machine.ping(check=False)
 
     def ask(self, action: str, **request: Any) -> str:
-        """What the machine's key gets for an answer; its own rsync daemon is not asked for."""
+        """Return the answer to the machine's key. Its own rsync daemon is not asked for."""
         message = json.dumps({"action": action, action: request}).encode() + b"\n.\n"
         return self._run(cli.ping_entry, "turku-storage-ping", self.machine.uuid, input_bytes=message)
 
     def command(self, words: str, source: str) -> str:
-        """What a command of the operator says."""
+        """Return the output of a command of the operator."""
         argv = words.replace("MACHINE", self.machine.uuid).replace("SOURCE", source).split()
         return self._run(cli.entry, "turku-storage", *argv)
 
@@ -102,12 +102,12 @@ class Scene:
         return ended.output
 
     def state(self) -> tuple[object, ...]:
-        """What lies where the links lead, names, times and all."""
+        """Return the state of the files that the links lead to, names, times and all."""
         return fingerprint(self.elsewhere), sorted(path.name for path in self.elsewhere.parent.iterdir())
 
     @contextmanager
     def planted(self, links: dict[str, str]) -> Iterator[None]:
-        """The links on the volume for the length of the block, in place of what is there; it comes back."""
+        """Put the links on the volume for the length of the block, in place of the entries there, which come back."""
         away = self.machine_dir.parent / "away"
         away.mkdir()
         moved: list[tuple[Path, Path]] = []

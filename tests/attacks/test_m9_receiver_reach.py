@@ -32,7 +32,8 @@ HERE, BASE, LISTED = "/tree", "/beside0", "/beside"
 
 
 def fingerprint(top: Path, *, leaves_out: Callable[[str], bool]) -> dict[str, tuple[Any, ...]]:
-    """Every entry below the directory, without following links; of directories no times, as new entries change them."""
+    """Return every entry below the directory, without following links. New entries change the times of directories, so
+    none are here."""
     found: dict[str, tuple[Any, ...]] = {}
     for directory, inner, files in os.walk(top):
         for name in [*inner, *files]:
@@ -56,7 +57,7 @@ def fingerprint(top: Path, *, leaves_out: Callable[[str], bool]) -> dict[str, tu
 
 
 class Scene:
-    """Two machines with history, the one with two sources; then its receivers are the attacker's."""
+    """Two machines with history, the one with two sources, whose receivers then are the attacker's."""
 
     def __init__(self, fleet: Fleet, directory: Path, volume: Path, mode: str) -> None:
         self.fleet, self.directory, self.volume = fleet, directory, volume

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() not in seccomp._ARCHITECTURES, reason="numbers of other calls"),
 ]
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
-# Calls by number with harmless or empty arguments; what the kernel says of each comes back.
+# Calls by number with harmless or empty arguments. The kernel's answer to each comes back.
 TRYING = """\
 import ctypes, json, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -79,7 +79,7 @@ def filtered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 OF_ATTRIBUTES = (*capabilities.OWNER_CAPABILITIES, capabilities.FILE_CAPABILITY, capabilities.ATTRIBUTE_CAPABILITY)
-"""What a receiver keeps that sets ``trusted.*`` and ``security.*``."""
+"""The capabilities of a receiver that sets ``trusted.*`` and ``security.*``."""
 
 
 def said(
@@ -89,7 +89,7 @@ def said(
     is_filtered: bool = True,
     capabilities: Sequence[str] = capabilities.OWNER_CAPABILITIES,
 ) -> dict[str, int]:
-    """What the kernel said to each attempt in the receiver's sandbox; 0 is that it was done."""
+    """Return the kernel's answer to each attempt in the receiver's sandbox. 0 is that it was done."""
     with ExitStack() as stack:
         options, descriptors = bubblewrap.syscall_filter(stack) if is_filtered else ((), ())
         argv = bubblewrap.wrap(

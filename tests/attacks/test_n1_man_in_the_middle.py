@@ -21,7 +21,7 @@ from tests.support.v1_server import V1Api
 
 
 class Interceptor:
-    """A server in the coordinator's place; what reaches it is kept."""
+    """A server in the coordinator's place that keeps everything that reaches it."""
 
     def __init__(self, context: ssl.SSLContext | None = None, *, redirect_to: str | None = None) -> None:
         self.heard: list[bytes] = []
@@ -158,7 +158,7 @@ def test_n1_an_sshd_in_the_storage_s_place_gets_nothing(
     authorized_keys = tmp_path / "middle_authorized_keys"
     authorized_keys.write_text(hostile.line((machine.var_dir / "ssh_key.pub").read_text().strip(), "hold"))
     with Sshd(tmp_path / "middle", authorized_keys=authorized_keys) as middle:
-        # The storage is announced as it is; who answers at its address is another.
+        # The storage is announced as it is, but another one answers at its address.
         api.storages["primary"] = {
             "ssh_ping_host": "127.0.0.1",
             "ssh_ping_host_keys": machine.sshd.host_keys,

@@ -1,4 +1,5 @@
-"""N2: guessing secrets is answered alike, costs little, and ends soon; whoever behaves is answered all the while."""
+"""N2: guessing secrets is answered alike, costs little, and ends soon. Callers that behave are answered all the
+while."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ WORKERS = 2
 CALLERS_AT_ONCE = 4
 LIMIT = 30
 TOLD_EVERY = 5
-"""How many failures a worker counts by itself before it tells the others."""
+"""The number of failures that a worker counts by itself before it tells the others."""
 
 
 def throttled(state_dir: Path, workers: int) -> Coordinator:
@@ -82,7 +83,7 @@ def test_n2_a_flood_of_guesses_ends_soon_for_all_workers(several_workers: Coordi
     with ThreadPoolExecutor(CALLERS_AT_ONCE) as pool:
         statuses = Counter(pool.map(guess, range(200)))
     assert set(statuses) == {403, 429}
-    # A worker hears of the limit when it tells its own next failures; what each caller has under way counts as well.
+    # A worker hears of the limit when it tells its own next failures. The calls that are under way count as well.
     assert statuses[403] <= LIMIT + TOLD_EVERY * (WORKERS + CALLERS_AT_ONCE)
     # The kernel chooses the worker: one that was seldom chosen may answer the few guesses that it has not yet told.
     assert Counter(guess(number) for number in range(100))[403] <= TOLD_EVERY

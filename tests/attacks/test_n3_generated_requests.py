@@ -1,6 +1,6 @@
-"""N3: generated requests over all calls are answered with 200 or a 4xx and a sentence; never with a server error.
+"""N3: generated requests over all calls are answered with 200 or a 4xx and a sentence, never with a server error.
 
-`bench/fuzz_calls.py` sends 50,000 of them and follows the server's memory; here is a part.
+`bench/fuzz_calls.py` sends 50,000 of them and follows the server's memory. Here is a part.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def fuzz(coordinator: Coordinator) -> Fuzz:
 
 
 def test_n3_nul_is_refused_by_field_wherever_it_stands(fuzz: Fuzz) -> None:
-    """SQLite would keep it; PostgreSQL fails at it."""
+    """SQLite would keep it. PostgreSQL fails at it."""
     for call, message in fuzz.lawful.items():
         for path in places(message):
             body = changed(message, path, put("a\0b"))

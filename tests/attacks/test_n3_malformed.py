@@ -1,6 +1,6 @@
 """N3: whatever bytes arrive at the API, the answer is a 4xx with a sentence, soon, and memory stays bounded.
 
-tests/property/api goes through the fields one by one; here the bytes go over a socket to the real server.
+tests/property/api goes through the fields one by one. Here the bytes go over a socket to the real server.
 """
 
 from __future__ import annotations

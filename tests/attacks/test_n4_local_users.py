@@ -42,7 +42,7 @@ def _open_umask() -> Iterator[None]:
 
 
 def seen_by_somebody(path: Path) -> str:
-    """What another user can find out about a tree: names and contents."""
+    """Return everything that another user can find out about a tree: names and contents."""
     script = 'find "$0" -print; find "$0" -type f -exec cat {} +'
     done = subprocess.run([*AS_SOMEBODY, "sh", "-c", script, path], capture_output=True, text=True, check=False)
     return done.stdout
@@ -170,7 +170,7 @@ def test_n4_a_pipe_in_the_place_of_a_lock_keeps_nobody_waiting(machine: Machine,
 def test_n4_a_service_of_somebody_else_s_is_not_taken_for_our_rsyncd(
     machine: Machine, hostile: HostileStorage, open_session: StartPing, shared: Path
 ) -> None:
-    # The daemon cannot have the port that was drawn; somebody's program there speaks as rsyncd does.
+    # The daemon cannot have the port that was drawn. Somebody's program there speaks as rsyncd does.
     wrapper = shared / "rsync-behind-somebody-else"
     wrapper.write_text(
         "#!/bin/sh\n"

@@ -33,7 +33,7 @@ def _open_umask() -> Iterator[None]:
 
 @pytest.fixture
 def storage(shared: Path) -> Iterator[OrderedStorage]:
-    """A storage, registered, with a machine whose one source is due; its directories lie where others can go."""
+    """A storage, registered, with a machine whose one source is due. Its directories lie where others can go."""
     source = shared / "source"
     source.mkdir()
     (source / "secret").write_text("of the machine's alone")
@@ -51,7 +51,7 @@ def storage(shared: Path) -> Iterator[OrderedStorage]:
 
 
 def seen_by_somebody(*paths: Path) -> str:
-    """What another user can find out about trees: names and contents."""
+    """Return everything that another user can find out about trees: names and contents."""
     script = 'for tree; do find "$tree" -print; find "$tree" -type f -exec cat {} +; done'
     done = subprocess.run([*AS_SOMEBODY, "sh", "-c", script, "sh", *paths], capture_output=True, text=True, check=False)
     return done.stdout

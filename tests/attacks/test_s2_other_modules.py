@@ -1,4 +1,5 @@
-"""S2: a storage reads the sources that are due now, and nothing else of the machine; and only as long as it was let in."""
+"""S2: a storage reads the sources that are due now, and nothing else of the machine, and only as long as it was let
+in."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def outside(tmp_path: Path) -> Path:
 def session(
     machine: Machine, api: V1Api, tmp_path: Path, outside: Path, open_session: StartPing, hostile: HostileStorage
 ) -> subprocess.Popen[str]:
-    """A run with one source due, of two; its tree has links that lead out of it."""
+    """Start a run with one source due, of two. Its tree has links that lead out of it."""
     due = tmp_path / "due"
     (due / "below").mkdir(parents=True)
     (due / "file").write_text("yours")

@@ -1,5 +1,5 @@
-"""S3 and S4, `turku-agent restore`: a storage writes what was asked for, below the target, and nothing else; what it
-says is bounded, and is never obeyed."""
+"""S3 and S4, `turku-agent restore`: a storage writes the requested files, below the target, and nothing else. Its
+words are bounded and never obeyed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ END: dict[str, Any] = {"row": "restore-end", "rsync_exit_code": 0}
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """What is restored into: with files of its own, and a link out of it."""
+    """The target of a restore, with files of its own, and a link out of it."""
     directory = tmp_path / "target"
     (directory / "wanted").mkdir(parents=True)
     (directory / "other").mkdir()
@@ -94,7 +94,7 @@ def attack(restore: Opened, tmp_path: Path, victim: Path) -> None:
     (plain / "authorized_keys").write_text("planted")
     (plain / "key").write_text("planted")
     assert restore.push(tree=loot(tmp_path, victim)).returncode == 0
-    # There is one connection; what others try is refused whatever they try.
+    # There is one connection. All others are refused whatever they try.
     for options, to in (
         ((), "/../victim/"),
         ((), "/absolute/"),

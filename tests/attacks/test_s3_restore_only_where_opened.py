@@ -17,7 +17,8 @@ UNPRIVILEGED = 65534
 
 
 def credentials(process: subprocess.Popen[str], hostile: HostileStorage) -> dict[str, str]:
-    """What the operator reads at the machine and uses at the storage, which is the attacker's."""
+    """Return the credentials that the operator reads at the machine and uses at the storage, which is the
+    attacker's."""
     hostile.request()
     assert process.stdout is not None
     text = ""
@@ -128,7 +129,7 @@ def test_s3_rsyncd_sees_nothing_but_that_path(
 def test_s3_nor_does_the_restore_of_an_agent_that_is_not_root(
     machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, tmp_path: Path
 ) -> None:
-    # The state and the directory that it opens are this user's; no chroot locks rsyncd in.
+    # The state and the directory that it opens are this user's. No chroot locks rsyncd in.
     machine.source("etc", victim)
     machine.register()
     restored = tmp_path / "restored"

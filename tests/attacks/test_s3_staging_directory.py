@@ -122,7 +122,7 @@ def everything_removed(tree: Path) -> None:
 
 
 def endless_depth(tree: Path) -> None:
-    # As deep as a path can be named; each step is a level that recursion, or a descriptor a level, would end at.
+    # As deep as a path can be named. Each step is a level that recursion, or a descriptor a level, would end at.
     descriptor = os.open(tree / "docs", os.O_RDONLY)
     for _ in range(1500):
         os.mkdir("d", dir_fd=descriptor)
@@ -315,7 +315,7 @@ def test_n4_who_owns_a_directory_on_another_file_system_swaps_nothing(
         rename(source, target, **where)
 
     def swap(*_arguments: Any, **_options: Any) -> None:
-        # What is made in docs under a name of ours is replaced by who owns docs; not what is in a directory of root's.
+        # The owner of docs replaces what is made there under a name of ours, but nothing in a directory of root's.
         for path in (home / "docs").iterdir():
             if "turku" in path.name and not path.is_dir():
                 path.unlink()

@@ -35,7 +35,7 @@ def peak_memory_kib(process: int) -> int:
 
 
 def left_after_the_limit(process: subprocess.Popen[str], hostile: HostileStorage) -> int:
-    """The agent's peak memory in KiB; fails where the run does not end by the limit."""
+    """Return the agent's peak memory in KiB. Fails where the run does not end by the limit."""
     hostile.request()
     begin, peak = time.monotonic(), 0
     while process.poll() is None:

@@ -94,7 +94,7 @@ def test_s5_the_storage_is_lent_no_agent_and_no_display(
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
         monkeypatch.setenv("DISPLAY", ":0")
         machine.source("etc", "/etc")
-        # As an administrator's file might have it; ours is not asked to heed it.
+        # As an administrator's file might have it. Ours is not asked to heed it.
         machine.configure(ssh_command=["ssh", "-A", "-X"])
         open_session()
         hostile.request()

@@ -37,7 +37,7 @@ DAYS = 30
 PINGS = 100
 DECLARED = {"path": "/etc", "retention": f"last {DAYS} snapshots"}
 DEFAULTS = {"retention_floor": "last 3 days", "minimum_period_seconds": 3600, "trash_days": 7, "keep_devices": False}
-"""What a storage has without being told; the helper's own are those of a bare one."""
+"""The settings of a storage by default. The helper's own are those of a bare one."""
 
 
 def synced(source: Path, target: Path) -> None:
@@ -223,7 +223,7 @@ BEHAVIOUR = ("failing", "server", "name", "gone", "published")
 
 
 def attack(takeover: Takeover, orders: Callable[[Mapping[str, Any]], SourceOrder | None]) -> None:
-    """A hundred pings; ``orders`` tells what the storage is ordered after a declaration."""
+    """Ping a hundred times. ``orders`` gives the storage's order after a declaration."""
     last = list(takeover.aside.values())[-1]
     for number in range(PINGS):
         act, declared = STEPS[number % len(STEPS)]

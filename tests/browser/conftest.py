@@ -73,7 +73,7 @@ def log_in(page: Page, coordinator: Coordinator, account: tuple[str, str]) -> No
 
 @pytest.fixture
 def page(browser: Browser, coordinator: Coordinator) -> Iterator[Page]:
-    """An empty page; whatever it complains of, and every request to another address, fails the test."""
+    """An empty page. Its complaints, and every request to another address, fail the test."""
     origin = f"http://127.0.0.1:{coordinator.port}"
     context = browser.new_context(base_url=origin, locale="en-GB")
     page = context.new_page()

@@ -1,4 +1,4 @@
-"""What an operator sees and does on the admin site."""
+"""The pages and actions of an operator on the admin site."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def machine(coordinator: Coordinator) -> V1Machine:
 
 
 def tell(coordinator: Coordinator, machine: V1Machine, step: str, **told: object) -> None:
-    """What the machine's agent reports of its one restore."""
+    """Send the report of the machine's agent about its one restore."""
     credentials = {"uuid": machine.uuid, "secret": machine.secret}
     [order] = coordinator.post("agent_ping_checkin", {"machine": credentials})[1]["machine"].get("restores", [{}])
     request = order.get("request") or str(machine.__dict__["request"])

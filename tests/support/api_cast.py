@@ -24,7 +24,7 @@ def post(call: str, message: Any) -> tuple[int, Any]:
 
 @dataclass
 class Cast:
-    """Alice is a machine, Bob a storage; both are registered."""
+    """Alice, a machine, and Bob, a storage. Both are registered."""
 
     alice: V1Machine
     bob: V1Storage

@@ -22,7 +22,8 @@ ODD_NAME = os.fsdecode(b"caf\xe9 \n'\\#001")
 LARGE_VALUE = bytes(range(250)) * 16
 """4,000 bytes, about the most that ext4 holds beside nothing else."""
 YEARS = (1902, 2100, 2446)
-"""What every file system that we know can say; ext4 begins in December 1901, and ends in May 2446."""
+"""The years that every file system known to us can store. Those of ext4 begin in December 1901, and end in May
+2446."""
 IMMUTABLE, NO_DUMP = 0x10, 0x40
 _FLAGS_SHOWN = IMMUTABLE | 0x20 | NO_DUMP | 0x80
 """Immutable, append only, no dump, no access times: what users set, and no file system sets by itself."""
@@ -35,7 +36,7 @@ def acl(*entries: tuple[int, int, int]) -> bytes:
 
 
 def make_attribute_tree(root: Path, *, years: Iterable[int] = YEARS) -> None:
-    """Fill the empty directory; what only root can make is made by root. There is a file of each of the years."""
+    """Fill the empty directory, with a file of each of the years. Only root makes what only root can make."""
     is_root = os.geteuid() == 0
     for name in (
         "plain",
@@ -73,7 +74,7 @@ def make_attribute_tree(root: Path, *, years: Iterable[int] = YEARS) -> None:
     os.setxattr(root / "large attribute", "user.large", LARGE_VALUE)
     (root / "default acl").mkdir()
     os.setxattr(root / "default acl", DEFAULT_ACL, named)
-    # Names that one file has, in two directories; and another file of the same content.
+    # Names that one file has, in two directories, and another file of the same content.
     (root / "one").write_text("the same")
     os.link(root / "one", root / "directory" / "two")
     os.link(root / "one", root / "three")
@@ -146,7 +147,7 @@ def masked_rest() -> list[tuple[int, int, int]]:
 
 
 def facts(root: Path) -> dict[str, dict[str, object]]:
-    """Return, by path, every fact about each entry: property to value; what cannot be seen by this user is not there."""
+    """Return, by path, every fact about each entry: property to value. Facts that this user cannot see are missing."""
     paths = [root, *sorted(root.rglob("*"))]
     groups: dict[int, list[str]] = {}
     for path in paths:

@@ -1,8 +1,8 @@
 """One machine with one source behind a real rsync daemon, and a storage's volume to back it up to.
 
-machine.source_dir      what is backed up; change it as you like
-machine.back_up(...)    one backup through ``turku.storage.backup.run``; keywords are the order's options
-machine.days(5, ...)    a backup on each of five days, of a file that changes; the snapshots' names
+machine.source_dir      the tree that is backed up, to be changed at will
+machine.back_up(...)    one backup through ``turku.storage.backup.run``, with keywords as the order's options
+machine.days(5, ...)    a backup on each of five days, of a file that changes. Returns the snapshots' names
 machine.place           where it lies on the volume
 machine.snapshots()     names in history, oldest first
 machine.differences(t)  what ``rsync -aHn --checksum --delete --itemize-changes`` says between the source and tree t
@@ -62,10 +62,10 @@ def storage_configuration(directory: Path, **keys: Any) -> StorageConfig:
         "authorized_keys_file": str(directory / "authorized_keys"),
         "ssh_ping_host_keys": ["ssh-ed25519 AAAA"],
         "log_file": str(directory / "log"),
-        # The trees of these tests hold device nodes; disks of testers may be full.
+        # The trees of these tests hold device nodes, and disks of testers may be full.
         "keep_devices": True,
         "low_water_free_pct": 0,
-        # What retention alone does; those that are about the rest set it themselves.
+        # The effect of retention alone. Tests about the floor set it themselves.
         "retention_floor": "",
         "minimum_period_seconds": 0,
         "trash_days": 0,
@@ -102,10 +102,10 @@ class BackedUpMachine:
     source: str = "etc"
     clock: StorageClock = field(default_factory=StorageClock)
     changed_entries: Callable[[float], ChangedEntries | None] = lambda _timeout_seconds: None
-    """What its agent names as changed lately; by default it tells no moments, and names nothing."""
+    """The entries that its agent names as changed lately. By default it gives no moments, and names nothing."""
     moment_ns: int | None = None
     with_holes: frozenset[bytes] | None = None
-    """What its agent names as files with holes; None where it cannot tell."""
+    """The files that its agent names as files with holes, or None where it cannot tell."""
 
     @property
     def place(self) -> SourceDirectory:
@@ -133,7 +133,7 @@ class BackedUpMachine:
         return back_up(self.job(**options), self.storage, clock=self.clock)
 
     def days(self, count: int, **options: Any) -> list[str]:
-        """A history of so many days, one backup on each; the names of its snapshots."""
+        """Make a history of so many days, one backup on each, and return the names of its snapshots."""
         made = []
         for _ in range(count):
             self.clock.moment += timedelta(days=1, minutes=-1)
@@ -172,7 +172,8 @@ class BackedUpMachine:
 def backed_up_machine(
     directory: Path, *, source: str = "etc", volume: Path | None = None, **keys: Any
 ) -> Iterator[BackedUpMachine]:
-    """A machine whose source is empty; ``volume`` is one that lies elsewhere, ``keys`` the storage's configuration."""
+    """Yield a machine whose source is empty. ``volume`` is one that lies elsewhere, ``keys`` the storage's
+    configuration."""
     source_dir = directory / "source"
     machine_dir = (volume or directory / "volume") / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
     source_dir.mkdir(parents=True)

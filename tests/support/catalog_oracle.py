@@ -1,4 +1,4 @@
-"""Whether a catalog says of each snapshot what its tree says, for a source with names of all kinds."""
+"""The comparison of a catalog with the tree of each snapshot, for a source with names of all kinds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def change(source: Path, number: int) -> None:
 
 
 def assert_agrees(machine: BackedUpMachine, *, with_checksums: bool = True) -> None:
-    """Every row is as the trees are; every checksum that is there is right."""
+    """Assert that every row is as the trees are, and that every checksum that is there is right."""
     with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
         assert [each.name for each in opened.snapshots()] == machine.snapshots()
         for name in machine.snapshots():

@@ -1,6 +1,8 @@
-"""What a storage answers a machine, collected without a session.
+"""The answers of a storage to a machine, collected without a session.
 
-answers = CollectedAnswers(); look.show(view, request, answers.answers); answers.read()
+answers = CollectedAnswers()
+browse.show(view, request, answers.answers)
+answers.read()
 """
 
 from __future__ import annotations

@@ -3,18 +3,18 @@
     with Coordinator(state_dir, database_url=None) as coordinator:
         coordinator.url                         'http://127.0.0.1:PORT/v1'
         coordinator.port                        the PORT
-        coordinator.create_auth("machine_reg")  a registration secret (nameless); create_auth(kind, name="x") names it
-        coordinator.manage("clean-logs", ...)   what `turku-api ARGUMENTS` printed; raises CommandFailed on a failure
+        coordinator.create_auth("machine_reg")  a registration secret, named by create_auth(kind, name="x")
+        coordinator.manage("clean-logs", ...)   the output of `turku-api ARGUMENTS`, or CommandFailed on a failure
         coordinator.call("health", {})          a requests.Response of a POST of JSON
         coordinator.post("health", {})          (200, {...}): for v1_client
         coordinator.sql("SELECT ... ?", value)  dictionaries: the rows of a statement in its database
         coordinator.key(uuid)                   the UUID as that database holds it
-        coordinator.last_lines                  what the server printed last
-        coordinator.stop(); coordinator.start() a restart on the same port
+        coordinator.last_lines                  the last output of the server
+        coordinator.stop(), coordinator.start() a restart on the same port
 
-``state_dir`` is made; the database is SQLite in it unless ``database_url`` says otherwise; ``environment`` adds
-TURKU_* variables. Ended with the block, workers included. A new SQLite database is a copy of one that was migrated
-once: migrating takes longer than most tests.
+``state_dir`` is made. The database is SQLite in it unless ``database_url`` says otherwise. ``environment`` adds TURKU_*
+variables. Ended with the block, workers included. A new SQLite database is a copy of one that was migrated once:
+migrating takes longer than most tests.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DATABASE = "db.sqlite3"
 
 
 class Coordinator(PrivateCoordinator):
-    """A running coordinator; a context manager."""
+    """A running coordinator, as a context manager."""
 
     def __enter__(self) -> Self:
         database = self.state_dir / _DATABASE

@@ -1,8 +1,8 @@
-"""A receiver that was taken over: it looks at every path that it can see, tries to change each, and then is rsync.
+"""A compromised receiver: it looks at every path that it can see, tries to change each, and then is rsync.
 
 The test makes a program of this file's text (``program``) and lets a storage run it as its rsync, in its sandbox. It
-uses the standard library only, for the sandbox shows nothing else. What it found goes to its standard error, packed in
-lines that begin with ``EXPLORED``; ``reports`` reads them out of the storage's log.
+uses the standard library only, for the sandbox shows nothing else. Its findings go to its standard error, packed in
+lines that begin with ``EXPLORED``. ``reports`` reads them out of the storage's log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 MARK = "EXPLORED"
 OWN_MEMORY = ("/dev", "/tmp")
-"""What bubblewrap makes anew for each receiver, in memory; nobody else sees it."""
+"""The file systems in memory that bubblewrap makes anew for each receiver, so that nobody else sees them."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _GET_FLAGS, _SET_FLAGS, _SUBVOLUME_CREATE = 0x80089419, 0x4008941A, 0x5000940E
 _CHUNK = 700
@@ -33,7 +33,7 @@ _OF_SYSTEM = ("write", "create", "chmod", "rename")
 
 
 def program(path: Path, *, sees_all_of_system: bool = False, known: tuple[str, ...] = (), pause: float = 0) -> Path:
-    """Write the program; ``known`` are paths that the attacker would like to be there."""
+    """Write the program. ``known`` are paths that the attacker would like to be there."""
     text = Path(__file__).read_text().replace("from __future__ import annotations\n", "", 1)
     options = {"known": known, "all": sees_all_of_system, "pause": pause}
     path.write_text(f"#!/usr/bin/python3\n{text}\nmain({options!r})\n")
@@ -42,7 +42,7 @@ def program(path: Path, *, sees_all_of_system: bool = False, known: tuple[str, .
 
 
 def reports(log: Path) -> list[dict[str, Any]]:
-    """What each run of the program found, in no order."""
+    """Return the findings of each run of the program, in no order."""
     parts: dict[str, dict[int, str]] = {}
     for run, number, text in re.findall(rf"{MARK} (\w+) (\d+) ([\w+/=]+)", log.read_text(errors="replace")):
         parts.setdefault(run, {})[int(number)] = text
@@ -95,7 +95,8 @@ def walked(top: bytes, *, is_whole: bool) -> list[bytes]:
     waiting = [(top, 0)]
     while waiting:
         path, depth = waiting.pop()
-        # A kernel's own files of other processes come and go; those of processes are looked at by what they lead to.
+        # A kernel's own files of other processes come and go. Those of processes are explored by the files that they
+        # lead to.
         is_deep = depth >= _FEW_LEVELS and path.startswith((b"/proc", b"/usr")) and not is_whole
         if is_deep or (path.startswith(b"/proc/") and depth >= 3):
             continue
@@ -111,7 +112,7 @@ def walked(top: bytes, *, is_whole: bool) -> list[bytes]:
 
 
 def inherited() -> list[bytes]:
-    """What processes that are seen have open or as their root: followed, to where they lead."""
+    """Return the paths that visible processes have open or as their root, followed to where they lead."""
     found = []
     for process in [name for name in os.listdir("/proc") if name.isdigit()]:
         for link in ("root", "cwd", *(f"fd/{each}" for each in listed(f"/proc/{process}/fd"))):
@@ -130,7 +131,7 @@ def listed(path: str) -> list[str]:
 
 
 def tried(path: bytes) -> list[str]:
-    """The attempts that worked; what they did is undone, as rsync is to go on."""
+    """Return the attempts that worked. Their effects are undone, as rsync is to go on."""
     try:
         status = os.lstat(path)
     except OSError:

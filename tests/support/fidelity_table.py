@@ -1,4 +1,4 @@
-"""Which property of a file comes back by which way: a tree that has everything, really backed up and restored.
+"""The properties of a file that come back by each way: a tree that has everything, really backed up and restored.
 
     with Trial(directory) as trial:
         case = trial.case("link-dest", is_root=True)
@@ -96,7 +96,7 @@ _EVERY_YEAR = (1900, *YEARS)
 _TIMEOUT_SECONDS = 120.0
 _FOUND_KEPT = 5
 _NOTHING: Mapping[str, object] = {"flags": 0, "holes": False}
-"""What these facts are where a file does not have the property."""
+"""The values of these facts where a file does not have the property."""
 _SOURCE = "tree"
 _DRILL_CHECK = """#!/bin/sh
 touch "$TURKU_DRILL_DIRECTORY/../ready"
@@ -107,7 +107,7 @@ while [ ! -e "$TURKU_DRILL_DIRECTORY/../seen" ]; do sleep 0.05; done
 
 @dataclass
 class Cell:
-    """What became of one property by one way."""
+    """The result for one property by one way."""
 
     state: str = "kept"
     having: set[str] = field(default_factory=set)
@@ -226,7 +226,7 @@ def _rights(entry: Mapping[str, object]) -> tuple[int, ...]:
 
 def as_other_user(program: str, *arguments: str | Path) -> list[str]:
     """Return the command by which a user without any privilege runs one of the installed programs."""
-    # The environment may lie where nobody else can enter; the system's Python then runs what is installed in it.
+    # The environment may lie where nobody else can enter. The system's Python then runs what is installed in it.
     return [*_AS_OTHER_USER, _interpreter(), str(programs.DIRECTORY / program), *map(str, arguments)]
 
 
@@ -240,7 +240,7 @@ def _interpreter() -> str:
 
 
 def make_source(directory: Path) -> None:
-    """Make the tree, on a file system that takes everything; only root can."""
+    """Make the tree, on a file system that takes everything. Only root can."""
     directory.mkdir()
     make_attribute_tree(directory, years=_EVERY_YEAR)
     for name, flags in (("flagged", NO_DUMP), ("immutable", IMMUTABLE)):
@@ -249,7 +249,7 @@ def make_source(directory: Path) -> None:
 
 
 class Trial:
-    """A coordinator, and storages as they are wanted; a context manager. Raises pytest's Skipped without root."""
+    """A coordinator, and storages as they are wanted, as a context manager. Raises pytest's Skipped without root."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -325,7 +325,7 @@ class Case:
             remote_restore=[str(trial.machine_volume)],
         )
         self.said: dict[str, list[str]] = {}
-        """What was printed, by way; "backup" is one of them."""
+        """The output by way, of which "backup" is one."""
         self._before: Facts = {}
 
     def back_up(self) -> None:
@@ -337,7 +337,7 @@ class Case:
         self.said["backup"] += run["summary"].splitlines()
 
     def restore(self, way: str) -> Row | None:
-        """Return what became of each property by the way, one of ``WAYS``; None where there is no such way.
+        """Return the result for each property by the way, one of ``WAYS``, or None where there is no such way.
 
         In place the tree itself is damaged before. The ordinary user has the machine's state from then on.
         """
@@ -469,7 +469,7 @@ def plain(row: Row | None) -> dict[str, dict[str, Any]] | None:
 
 
 def is_worse(cell: Mapping[str, Any], told: Mapping[str, Any] | None) -> bool:
-    """Return True where a cell as ``plain`` has it is worse than one that was written down; None of that is kept."""
+    """Return True where a cell as ``plain`` has it is worse than the recorded one, or where that is None."""
     if told is None:
         return True
     return (STATES.index(cell["state"]), cell["differing"]) > (STATES.index(told["state"]), told["differing"])

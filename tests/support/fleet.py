@@ -1,4 +1,5 @@
-"""A small fleet of installed commands: one coordinator, storages with their own sshd, machines; all in one directory.
+"""A small fleet of installed commands: one coordinator, storages with their own sshd, and machines, all in one
+directory.
 
     with Fleet(directory) as fleet:
         storage = fleet.storage("primary")
@@ -6,8 +7,8 @@
         machine.ping()
         fleet.snapshots(machine, "etc")
 
-The machines and storages are the demo's; what only an operator may do (order a backup, move a machine) is written to
-the database, as the admin site would.
+The machines and storages are the demo's. The acts of an operator (order a backup, move a machine) are written to the
+database, as the admin site would.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from turku.demo.private_storage import PrivateStorage
 
 
 class Fleet:
-    """A running coordinator and whoever registers with it; a context manager."""
+    """A running coordinator, and the machines and storages that register with it, as a context manager."""
 
     def __init__(self, directory: Path, database_url: str | None = None) -> None:
         self.directory = directory
@@ -154,7 +155,7 @@ class Fleet:
         return [name for (name,) in rows]
 
     def source_state(self, machine: PrivateMachine, source: str) -> dict[str, Any]:
-        """What the coordinator knows of how a source is doing."""
+        """Return the coordinator's record of the state of a source."""
         columns = ("success", "failure_count", "date_last_backed_up", "date_next_backup", "published", "active")
         [row] = self.query(
             f"SELECT {', '.join(f's.{column}' for column in columns)} FROM backups_source s"

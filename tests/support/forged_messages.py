@@ -1,4 +1,4 @@
-"""Names, lines and messages that a hostile rsync daemon makes up; all of it drawn from a ``random.Random``.
+"""Names, lines and messages that a hostile rsync daemon makes up, all of it drawn from a ``random.Random``.
 
 forged_messages.name(draw)       a name for the file list: lawful, leading out, of the storage's own, malformed
 forged_messages.message(draw)    a message of the multiplexed stream, with its header
@@ -31,7 +31,7 @@ LAWFUL_NAMES = (
 """Those of the machine's own source, each directory before what is in it."""
 OTHER_MACHINE = b"22222222-2222-4222-8222-222222222222"
 OUTSIDE = b"/tmp/turku-fuzz-absolute"
-"""What nobody may make, by an absolute name."""
+"""The absolute name of a file that nobody may make."""
 _REACHING = (
     # What is there, as seen from a staging directory or a tree that is assembled, and from a tree without history.
     b"../../other.snapshots",
@@ -140,7 +140,7 @@ def framed(tag: int, payload: bytes) -> bytes:
 
 
 def text_message(draw: random.Random) -> bytes:
-    """A message that a receiver prints, or a line of one that it takes for its own; it goes on after it."""
+    """Return a message that a receiver prints, or a line of one that it takes for its own. The receiver goes on."""
     if draw.random() < 0.4:
         return framed(DELETED, _deleted(draw))
     payload = draw.choice((line(draw), line(draw), b"".join(line(draw) for _ in range(20)), _long(draw)))

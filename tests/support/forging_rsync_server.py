@@ -39,8 +39,8 @@ class Forged:
 
 
 class ForgingRsyncServer(MaliciousRsyncServer):
-    """``said`` is printed before the file list, ``said_after`` after the transfer, ``said_before_file`` before each file
-    is sent; each with the line break that is in it, or without one. ``breaks_off`` ends before the farewell."""
+    """A daemon that prints ``said`` before the file list, ``said_after`` after the transfer, and ``said_before_file``
+    before each file, with or without a line break, as they are given. ``breaks_off`` ends before the farewell."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class _Forging(protocol._Conversation):
         )
 
     def _answer_requests(self) -> None:
-        # The receiver sorts the list; the directory itself comes first.
+        # The receiver sorts the list, and the directory itself comes first.
         listed = [b".", *sorted(each.name for each in self._server.files)]
         phase = 0
         while True:

@@ -26,20 +26,20 @@ _KEPT_BYTES = 200_000
 
 @dataclass(frozen=True)
 class Ended:
-    """How it went."""
+    """The end of a command."""
 
     exit_code: int | None
     output: str
     """Standard output and standard error."""
     seconds: float
     largest_mib: float
-    """The most memory that was resident; it begins with what the parent had at the fork."""
+    """The most memory that was resident. It begins with what the parent had at the fork."""
 
 
 def forked(
     entry: Callable[[], NoReturn], argv: Sequence[str], *, input_bytes: bytes, timeout_seconds: float = 60
 ) -> Ended:
-    """How the run of ``entry`` ended that got ``input_bytes`` and then the end of its input."""
+    """Run ``entry`` with ``input_bytes`` and then the end of its input, and return how it ended."""
     reading_input, writing_input = os.pipe()
     reading_output, writing_output = os.pipe()
     sys.stdout.flush()
@@ -68,7 +68,7 @@ def _run(entry: Callable[[], NoReturn], argv: Sequence[str], standard_input: int
         os.dup2(standard_output, 1)
         os.dup2(standard_output, 2)
         os.closerange(3, 256)
-        # The parent may have made its descriptor; a program that begins anew has none.
+        # The parent may have made its descriptor. A program that begins anew has none.
         cancellation.NEVER._descriptor = None
         # Made anew: those of the parent may be a test runner's.
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
@@ -85,7 +85,7 @@ def _run(entry: Callable[[], NoReturn], argv: Sequence[str], standard_input: int
 
 
 def _talk(writing: int, reading: int, content: bytes, deadline: float) -> tuple[bytes, bool]:
-    """What the child said, and whether it closed its output before the deadline."""
+    """Return the child's output, and whether it closed its output before the deadline."""
     os.set_blocking(writing, False)
     output, rest, is_open = bytearray(), memoryview(content), True
     poll = select.poll()

@@ -98,7 +98,7 @@ _NAMES = ("docs/file", "docs/x/inner", "docs/new", "root/.ssh/authorized_keys", 
 
 @dataclass
 class Ended:
-    """How a session ended."""
+    """The end of a session."""
 
     number: int
     kind: str
@@ -110,7 +110,7 @@ class Ended:
 
 
 class FuzzedRestores:
-    """Sessions, one after the other; a context manager."""
+    """Sessions, one after the other, as a context manager."""
 
     def __init__(self, directory: Path, *, seed: int) -> None:
         self._directory = directory
@@ -312,7 +312,7 @@ class _Storage:
 
 
 class _Relay:
-    """Passes one connection on; what the sender says after the handshake is mutated on its way."""
+    """A relay that passes one connection on. The sender's bytes after the handshake are mutated on their way."""
 
     def __init__(self, port: int, chance: random.Random, *, mutates: bool) -> None:
         self._port = port
@@ -340,7 +340,7 @@ class _Relay:
 
     def _pass(self, sender: socket.socket, daemon: socket.socket) -> None:
         is_agreed = False
-        # The first bytes after the handshake are the arguments; then come the file list and the files.
+        # The first bytes after the handshake are the arguments. Then come the file list and the files.
         left = self._chance.choice((0, 20, 200, 400, 800, 2000))
         deadline = time.monotonic() + SENDER_SECONDS
         while time.monotonic() < deadline:
@@ -377,7 +377,7 @@ def _bait(world: Path) -> Path:
 
 
 def _fingerprint(root: Path, *, but: Path) -> dict[str, tuple[object, ...]]:
-    """What is below the directory, except for ``but`` with what is below it, and for private directories."""
+    """Return the entries below the directory, except for ``but`` and all below it, and for private directories."""
     found: dict[str, tuple[object, ...]] = {}
     for directory, directories, files in os.walk(root):
         directories[:] = [

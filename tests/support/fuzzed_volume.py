@@ -1,12 +1,12 @@
-"""A volume with the history of a machine, what lies beside it, and a check of all of it after a hostile session.
+"""A volume with the history of a machine, its neighbours, and a check of all of it after a hostile session.
 
     with fuzzed_volume(directory, volume, "link-dest") as fuzzed:
         outcome = fuzzed.session(port)          one backup against whatever listens there
-        fuzzed.faults(outcome)                  what changed that must not, a sentence each
-        fuzzed.honest_faults()                  what a backup by the machine's own daemon shows to be broken
+        fuzzed.faults(outcome)                  forbidden changes, a sentence each
+        fuzzed.honest_faults()                  the damage that a backup by the machine's own daemon shows
 
-The machine has a base, earlier snapshots, one that is a link, a trash and a second source; beside it on the volume lies
-another machine, beside the volume a tree that is bait.
+The machine has a base, earlier snapshots, one that is a link, a trash and a second source. Another machine lies beside
+it on the volume, and a tree that is bait beside the volume.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ STRATEGIES = {
     "btrfs": ("in-place", "unchanged"),
     "none": ("in-place",),
 }
-"""What the honest backup after hostile ones may be: none of them makes everything be fetched again."""
+"""The strategies of the honest backup after hostile ones: none of them makes everything be fetched again."""
 LIE = ">fc........ "
-"""How rsync itemizes a file that has the size and time of the other one, and other content. A machine that sent such a
-file once is believed by the quick check from then on; comparing with the source finds it (compare_with_source)."""
+"""The itemized changes of a file that has the size and time of the other one, and other content. A machine that sent
+such a file once is believed by the quick check from then on. Comparing with the source finds it
+(compare_with_source)."""
 # Names that a run itself makes, replaces or removes. Rules of retention are the order's, recorded after each success.
 _HIDDEN = (
     *(".staging", ".assembling", ".cloning", ".former", ".fetch-list", ".in-place", ".deleting-", "latest"),
@@ -58,7 +59,7 @@ class FuzzedVolume:
     """Made by ``fuzzed_volume``."""
 
     directory: Path
-    """What must not change lies here too: the bait, the storage's configuration."""
+    """The directory of the volume and of other things that must not change: the bait, the storage's configuration."""
     volume: Path
     mode: str
     machine: BackedUpMachine
@@ -96,7 +97,7 @@ class FuzzedVolume:
         return back_up(job, machine.storage, clock=machine.clock)
 
     def faults(self, outcome: BackupReport | None) -> list[str]:
-        """What is not as it was before the session, and may not be its doing; what is there now is the next one's."""
+        """Return the forbidden changes since the call before this one."""
         before, after = self._before, self._state()
         self._before = after
         new = sorted(after.keys() - before.keys())
@@ -137,7 +138,7 @@ class FuzzedVolume:
             return [*found, f"the catalog cannot be compared with the trees: {error!r:.500}"]
 
     def _catalog_faults(self) -> list[str]:
-        """Compare each row of the catalog with the trees; a checksum that is not known says nothing."""
+        """Compare each row of the catalog with the trees. A checksum that is not known says nothing."""
         machine = self.machine
         faults = []
         with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
@@ -207,7 +208,7 @@ class FuzzedVolume:
         return self._digests[key]
 
     def _comes_and_goes(self, shown: str) -> bool:
-        """Whether the session may make names in the directory, and remove its own."""
+        """Return True if the session may make names in the directory, and remove its own."""
         machine = f"volume/{MACHINE}"
         return shown in (machine, f"{machine}/{self.machine.source}.snapshots", f"volume/.catalogs/{MACHINE}")
 

@@ -6,7 +6,7 @@
     fuzz.statuses, fuzz.failures
 
 Every kind of malice is in here: values of other types and sizes anywhere, keys gone or new, cut and turned bytes,
-nesting, numbers, Unicode, NUL; and among them lawful requests, so that the server has work to lose.
+nesting, numbers, Unicode, NUL. Lawful requests are among them, so that the server has work to lose.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ _WEIGHTS = (25, 25, 15, 15, 5, 7, 3)
 
 
 def mutilated(chance: random.Random, message: Any) -> bytes:
-    """What became of a lawful message."""
+    """Return a damaged form of a lawful message."""
     (kind,) = chance.choices(_KINDS, _WEIGHTS)
     return kind(chance, message)
 
@@ -167,7 +167,7 @@ class Fuzz:
     timeout_seconds: float = 30
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
     failures: list[str] = field(default_factory=list)
-    """What was answered with 5xx, without a sentence, or not at all: number, call, body and answer."""
+    """The requests answered with 5xx, without a sentence, or not at all: number, call, body and answer."""
 
     @property
     def url(self) -> str:
@@ -183,7 +183,7 @@ class Fuzz:
         return call, mutilated(chance, message)
 
     def run(self, numbers: Iterable[int], *, connections: int = 1) -> None:
-        """Send them all, from several connections at once; returns when all are answered."""
+        """Send them all, from several connections at once, and return when all are answered."""
         waiting, guard = iter(numbers), threading.Lock()
 
         def work() -> None:

@@ -82,7 +82,7 @@ def entries(draw: random.Random) -> Iterator[Entry]:
 
 
 class HostileDaemon(MaliciousRsyncServer):
-    """A context manager; ``connections`` says how many there were."""
+    """A context manager. ``connections`` is the number of connections that there were."""
 
     def __init__(self, draw: random.Random) -> None:
         self.connections = 0
@@ -111,7 +111,7 @@ class _Hostile(protocol._Conversation):
         connection.settimeout(PATIENCE_SECONDS if draw.random() > STAYS_SHARE else None)
         self._draw = draw
         self._listed = listed
-        # Most conversations have one vice or two; with all of them none would get far.
+        # Most conversations have one vice or two. With all of them none would get far.
         vices = ("messages", "lines", "content", "answers", "silent", "endless", "basis", "lists_more")
         self._vices = set(draw.sample(vices, draw.choice((0, 0, 1, 1, 1, 2))))
         if "endless" in self._vices and draw.random() < 0.7:

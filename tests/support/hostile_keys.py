@@ -1,4 +1,5 @@
-"""What is no one SSH key, each of which would be worth something to an attacker in authorized_keys or known_hosts."""
+"""Texts that are not one SSH key, each of which would be worth something to an attacker in authorized_keys or
+known_hosts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a receiver does that an attacker has taken over: it tries to reach everything, and writes down what worked.
+"""A compromised receiver: it tries to reach everything, and writes down what worked.
 
-Run as a program of its own: ``python3 hostile_receiver.py CONFIGURATION.json RESULT.json``; it uses the standard library
-only, for the sandbox shows nothing else. ``attempts`` of the result maps each attempt to None where it worked, or to
-the error that stopped it. Nothing that it does outlives it or harms the host where nothing stops it.
+Run as a program of its own: ``python3 hostile_receiver.py CONFIGURATION.json RESULT.json``. It uses the standard
+library only, for the sandbox shows nothing else. ``attempts`` of the result maps each attempt to None where it worked,
+or to the error that stopped it. Nothing that it does outlives it or harms the host where nothing stops it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _new_user_namespace() -> None:
 
 
 def attempts(target: dict[str, Any]) -> dict[str, Callable[[], object]]:
-    """Every attempt by its name; those that reach for ``target``'s processes, files and sockets first."""
+    """Return every attempt by its name. Those that reach for ``target``'s processes, files and sockets come first."""
     own, here = target["directory"], target["machine_dir"]
     return {
         "write its own directory": lambda: _write(f"{own}/own"),

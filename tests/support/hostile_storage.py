@@ -2,14 +2,14 @@
 
     hostile = HostileStorage(directory)
     sshd.authorized_keys.write_text(hostile.line(public_key, "hold"))
-    request = hostile.request()     what the agent asked: port, user names, one-time passwords
-    hostile.rsync(...)              what it tries through the tunnel meanwhile
+    request = hostile.request()     what the agent sent: port, user names, one-time passwords
+    hostile.rsync(...)              an attempt through the tunnel meanwhile
     hostile.release()               let the session end well
     loot(directory, victim)         a tree with links out of it, for rsync to send
 
-Behaviours: ``hold`` keeps the session open until it is released; ``cling`` never lets go, whatever it is told; ``flood``
-and ``flood-line`` talk without end, with and without line breaks; ``recover`` says the lines of ``plan`` (JSON), waits
-until the agent lets it write (``has_go``), and says the lines of ``answers`` when it is released.
+Behaviours: ``hold`` keeps the session open until it is released. ``cling`` never lets go, whatever it is told.
+``flood`` and ``flood-line`` talk without end, with and without line breaks. ``recover`` says the lines of ``plan``
+(JSON), waits until the agent lets it write (``has_go``), and says the lines of ``answers`` when it is released.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from turku.storage.session import tunnel_ownership
 
 
 class HostileStorage:
-    """The attacker's side of sessions; ``directory`` is made and holds what it learns."""
+    """The attacker's side of sessions. ``directory`` is made and holds what it learns."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -66,13 +66,13 @@ class HostileStorage:
         (self.directory / "release").touch()
 
     def will_say(self, plan: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
-        """What it says to an agent that wants files back, before and after it may write."""
+        """Set the lines that it sends an agent that restores, before and after it may write."""
         for name, lines in (("plan", plan), ("answers", answers)):
             _write(self.directory / name, "".join(f"{json.dumps(line)}\n" for line in lines))
 
     @property
     def has_go(self) -> bool:
-        """Whether the agent lets it write."""
+        """Return True if the agent lets it write."""
         return (self.directory / "go").exists()
 
     def forget(self) -> None:
@@ -83,7 +83,7 @@ class HostileStorage:
     def rsync(
         self, *arguments: str | Path, login: dict[str, str] | None = None, timeout: float = 30
     ) -> subprocess.CompletedProcess[str]:
-        """How an rsync of the attacker's went; ``{}`` in an argument becomes USER@127.0.0.1:PORT of the tunnel."""
+        """Run an rsync of the attacker's. ``{}`` in an argument becomes USER@127.0.0.1:PORT of the tunnel."""
         argv, environment = self._rsync(arguments, login)
         return subprocess.run(
             argv,
@@ -116,7 +116,7 @@ class HostileStorage:
 
 
 def loot(tmp_path: Path, victim: Path) -> Path:
-    """What the attacker sends: links out of the tree, and files that would go through them."""
+    """Make the tree that the attacker sends: links out of the tree, and files that would go through them."""
     tree = tmp_path / "loot"
     tree.mkdir()
     (tree / "authorized_keys").write_text("planted")

@@ -1,9 +1,9 @@
 """A machine and a storage that talk to a real coordinator over HTTP, and a look into its database.
 
 cast = HttpCast.introduce(coordinator)      Alice (a machine) and Bob (a storage), registered, of this test alone
-cast.alice.update_config({...})             as v1_client has it; raises Refused
-cast.rows("SELECT ...", value)              what the coordinator's database holds
-cast.operator("Policy.objects.create(...)") what an operator does, by `turku-api shell`
+cast.alice.update_config({...})             as v1_client has it, or Refused
+cast.rows("SELECT ...", value)              rows of the coordinator's database
+cast.operator("Policy.objects.create(...)") an act of an operator, by `turku-api shell`
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class HttpCast:
 
     @classmethod
     def introduce(cls, coordinator: Coordinator) -> HttpCast:
-        """A cast of names that no other test uses; Bob takes Alice alone, as the only one with space."""
+        """Return a cast of names that no other test uses. Bob takes Alice alone, as the only one with space."""
         name = uuid.uuid4().hex
         machine_auth = {"name": name, "secret": coordinator.create_auth("machine_reg", name=name)}
         storage_auth = {"name": name, "secret": coordinator.create_auth("storage_reg", name=name)}
@@ -82,7 +82,7 @@ class HttpCast:
         )
 
     def operator(self, statements: str) -> str:
-        """What an operator does; ``alice`` is the machine's row."""
+        """Run the statements of an operator. ``alice`` is the machine's row."""
         alice = f"alice = Machine.objects.get(uuid='{self.alice.uuid}'); "
         return self.coordinator.manage("shell", "--no-imports", "-c", _IMPORTS + alice + statements)
 

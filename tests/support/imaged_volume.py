@@ -1,8 +1,8 @@
-"""A volume in an image file whose state at any moment can be had: that is what a power loss leaves; only root has one.
+"""A volume in an image file whose state at any moment can be had, as a power loss leaves it. Only root has one.
 
     with ImagedVolume("ext4", directory) as volume:
         volume.path                   where it is mounted
-        image = volume.moment()       the disk as it is now: what was written to it, and nothing that was not
+        image = volume.moment()       the disk as it is now: everything that was written to it, and nothing else
         volume.fail()                 from now on the disk gives errors
         volume.replace(image)         mounted anew from that image, in the same place: its journal is recovered
 
@@ -37,7 +37,7 @@ _UNMOUNT_SECONDS = 5.0
 
 
 class ImagedVolume:
-    """A mounted image; a context manager."""
+    """A mounted image, as a context manager."""
 
     def __init__(self, kind: str, directory: Path) -> None:
         self.kind = kind

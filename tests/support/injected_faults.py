@@ -1,12 +1,11 @@
-"""Faults injected into a storage at work, and what has to be true after each: see ``bench/faults.py``.
+"""Faults injected into a storage at work, and the rules that hold after each: see ``bench/faults.py``.
 
 A stage is one machine with one source, backed up by the real storage through a real rsync daemon onto a file system of
 its own. One fault is: change the source, begin something (a backup, ``verify``, ``gc``, ``catalog rebuild``, a
 drill) in a child, let the fault happen, and look:
 
-* each snapshot that there was is unchanged, bit for bit, and none is gone;
-* the next backup succeeds, and is as the source;
-* after it nothing is left over, and ``verify`` finds nothing.
+* each snapshot that there was is unchanged, bit for bit, and none is gone, * the next backup succeeds, and is as the
+source, * after it nothing is left over, and ``verify`` finds nothing.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ class Stage:
     number: int = 0
     kind: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
-    """How long each action takes, without a fault."""
+    """The time that each action takes, without a fault."""
 
     def __post_init__(self) -> None:
         self.storage = storage_configuration(
@@ -162,7 +161,7 @@ class Stage:
         return scrub.verify(self.place, zone=self.storage.state.timezone, share=ScrubShare(), pace=RateLimiter())
 
     def act(self, action: str) -> None:
-        """Do one of the things that a storage does; raises what it raises."""
+        """Do one of the actions of a storage, and raise its errors."""
         if action == "backup":
             self.back_up()
         elif action == "verify":
@@ -178,7 +177,7 @@ class Stage:
 
     @contextmanager
     def begun(self, action: Callable[[], Any], *, waits: bool = False) -> Iterator[Begun]:
-        """A child that does it; with ``waits`` it begins when it is told."""
+        """Yield a child that does it. With ``waits`` it begins when it is told."""
         begun = Begun.start(action, self.directory / "child.log", waits=waits)
         try:
             yield begun
@@ -243,7 +242,7 @@ class Stage:
         snapshots = self.snapshots()
         lawful = {"latest", ".retention", *snapshots, *(f"{name}.json" for name in snapshots)}
         left = set(fs.names(self.place.snapshots_dir)) - lawful
-        # The lock is held by the kernel; its file stays.
+        # The lock is held by the kernel. Its file stays.
         left |= {name for name in fs.names(self.machine_dir) if name not in (f"{SOURCE}.snapshots", f".{SOURCE}.lock")}
         catalogs = database.file_of(self.place).parent
         kept = re.compile(rf"{SOURCE}\.(sqlite|sqlite\.broken|verified|damage\.json|drill\.json)")
@@ -444,7 +443,7 @@ def lose_power(stage: Stage) -> None:
 
 
 def lose_the_disk(stage: Stage) -> None:
-    """From a random moment of a backup on the disk gives errors; it comes back as it was."""
+    """Give errors from a random moment of a backup on. The disk comes back as it was."""
     stage.change_source()
     action = stage.chance.choice(("backup", "backup", "verify"))
     with stage.begun(lambda: stage.act(action)) as begun:
@@ -517,7 +516,7 @@ def _await_tracer(pid: int, tracer: int) -> None:
 
 
 def set_the_clock_wrong(stage: Stage) -> None:
-    """A backup whose clock is years, days or an hour off; what it made is judged like any other snapshot."""
+    """Back up with a clock that is years, days or an hour off. Its snapshot is judged like any other."""
     stage.change_source()
     days = stage.chance.choice((-4000, -366, -1, -1 / 24, 1 / 24, 1))
     with stage.begun(lambda: stage.back_up(offset=timedelta(days=days))) as begun:

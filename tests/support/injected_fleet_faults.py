@@ -33,7 +33,7 @@ VICTIMS = {
     "kill the storage's session": "turku-storage-p",
     "kill the storage's sshd": "sshd",
 }
-"""Kinds, with the name of the process that is killed, as the kernel has it; empty for the agent itself."""
+"""Kinds, with the name of the process that is killed, as the kernel has it, or "" for the agent itself."""
 
 
 @dataclass

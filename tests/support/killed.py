@@ -32,7 +32,7 @@ _CLONING_AND_SUBVOLUMES = 0x94
 
 
 def killed_at_step(number: int, work: Callable[[], Any]) -> bool:
-    """Whether ``work``, run in a forked child, was killed before its step ``number`` (from 1); False when it ended."""
+    """Return True if ``work``, in a forked child, was killed before its step ``number`` (from 1), not if it ended."""
 
     def act() -> None:
         sys.addaudithook(_Hook(number))
@@ -42,8 +42,8 @@ def killed_at_step(number: int, work: Callable[[], Any]) -> bool:
 
 
 def killed_at_call(number: int, names: frozenset[str], work: Callable[[], Any]) -> bool:
-    """Whether ``work``, run in a forked child, was killed before its ``number``-th call (from 1) of a function of the
-    interpreter's own that has one of the names; False when it ended. Only its main thread counts.
+    """Return True if ``work``, run in a forked child, was killed before its ``number``-th call (from 1) of a function
+    of the interpreter's own that has one of the names, and False if it ended. Only its main thread counts.
     """
 
     def act() -> None:
@@ -62,7 +62,7 @@ def killed_at_call(number: int, names: frozenset[str], work: Callable[[], Any]) 
 
 
 def _is_killed(act: Callable[[], Any]) -> bool:
-    """Whether it was, in a forked child; False when it ended."""
+    """Return True if it was, in a forked child, and False if it ended."""
     status = _forked(act)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
@@ -95,9 +95,9 @@ def _changes_a_file_system(event: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def as_user(user: int, group: int, work: Callable[[], Any]) -> None:
-    """Run ``work`` in a forked child as another user, without groups and privileges; only root can.
+    """Run ``work`` in a forked child as another user, without groups and privileges. Only root can.
 
-    What it needs must be imported before: that user may not be able to read the program's files.
+    Its modules must be imported before: that user may not be able to read the program's files.
     """
 
     def act() -> None:

@@ -29,7 +29,7 @@ PARTIAL = b".turku-restore-partial"
 
 
 class LandedRestore:
-    """A restore that is open; a context manager."""
+    """A restore that is open, as a context manager."""
 
     def __init__(
         self,
@@ -76,13 +76,13 @@ class LandedRestore:
         self._stack.close()
 
     def rsync(self, snapshot: Path, *options: str) -> str:
-        """Let rsync bring what a storage would push of the snapshot; return what it says."""
+        """Let rsync bring what a storage would push of the snapshot, and return its output."""
         return rsync(snapshot, self.tree, *options, paths=self.paths, overwrite=self._overwrite, delete=self._delete)
 
     def place(
         self, *, is_whole: bool = True, is_named: Callable[[bytes], bool] | None = None, **told: Any
     ) -> Placement:
-        """Move what arrived; by itself everything that is there is named by the manifest."""
+        """Move what arrived. By default the manifest names everything that is there."""
         placement = Placement(
             PreparedTarget(
                 self._descriptor, self.staging, self.basis_files, TEMPORARY, PARTIAL, frozenset(self._kinds)

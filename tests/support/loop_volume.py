@@ -1,9 +1,9 @@
-"""A real file system of a wanted kind, in a file behind a loop device; only root can have one.
+"""A real file system of a wanted kind, in a file behind a loop device. Only root can have one.
 
     with loop_volume("btrfs") as directory: ...
 
 The mount is in a mount namespace of this process alone and the file has no name any more, so that all of it is gone
-with the process, however that ends. A process that is started from this one sees it too; ``handed_down`` is the
+with the process, however that ends. A process that is started from this one sees it too. ``handed_down`` is the
 environment that tells tests in it where the volumes lie.
 """
 
@@ -33,7 +33,7 @@ _VARIABLE = "LOOP_VOLUME_"
 
 
 def can_have_one(kind: str) -> bool:
-    """Whether a test is not skipped when it asks for it."""
+    """Return True if a test is not skipped when it asks for it."""
     return _VARIABLE + kind in os.environ or os.geteuid() == 0
 
 
@@ -41,10 +41,10 @@ def can_have_one(kind: str) -> bool:
 def loop_volume(
     kind: str, *, size_bytes: int = _SIZE_BYTES, directory: Path | None = None, inodes: int | None = None
 ) -> Iterator[Path]:
-    """Where an empty file system of that kind is mounted, unmounted after the block; the test is skipped without root.
+    """Yield the mount point of an empty file system of that kind, for the block. The test is skipped without root.
 
-    The file takes what is written to it: in memory, where there is room for it, or else in ``directory``. ``inodes``
-    is how many an ext4 is to have, about.
+    The file takes what is written to it: in memory, where there is room for it, or else in ``directory``. ``inodes`` is
+    about the number that an ext4 is to have.
     """
     if inherited := os.environ.get(_VARIABLE + kind):
         yield Path(inherited)
@@ -73,7 +73,7 @@ def handed_down(volumes: dict[str, Path]) -> dict[str, str]:
 
 @functools.cache
 def enter_own_mount_namespace() -> None:
-    """Let nobody else see what this process mounts from now on; the test is skipped where that cannot be had."""
+    """Let nobody else see what this process mounts from now on, or skip the test where that cannot be had."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) != 0:
         pytest.skip(f"no mounts of our own here: {os.strerror(ctypes.get_errno())}")

@@ -1,4 +1,4 @@
-"""What a machine that was taken over could send to the forced command on standard input; none of it is a request.
+"""Input of a compromised machine for the forced command on standard input. None of it is a request.
 
 body = malformed(seed, number)      the same bytes for the same seed and number
 """

@@ -2,11 +2,11 @@
 
     with MaliciousRsyncServer([Entry(b"../x", content=b"owned")]) as server:
         server.port          a port on 127.0.0.1
-        server.arguments     what the receivers asked for, after they connected
+        server.arguments     the requests of the receivers, after they connected
 
-It accepts any user name and password. Every entry's name, type, size and link is sent as given; every file that the
-receiver asks for gets ``content``, or never ends with ``endless``. ``entries`` may be a generator without an end, or one
-that yields others at each connection.
+It accepts any user name and password. Every entry's name, type, size and link is sent as given. Every file that the
+receiver asks for gets ``content``, or never ends with ``endless``. ``entries`` may be a generator without an end, or
+one that yields others at each connection.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def symbolic_link(name: bytes, target: bytes) -> Entry:
 
 
 class MaliciousRsyncServer:
-    """Serves every connection alike; a context manager. ``silent`` says nothing after the file list."""
+    """A server that treats every connection alike, as a context manager. ``silent`` says nothing after the list."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class _Conversation:
         while length := struct.unpack("<i", self._read(4))[0]:
             self._read(length)
         if any(argument.startswith(b"--files-from") for argument in arguments):
-            # Protocol 30 sends the list outside the multiplexed stream; an empty path ends it.
+            # Protocol 30 sends the list outside the multiplexed stream. An empty path ends it.
             server.asked_for += list(iter(self._line_of_arguments, b""))
 
     def _line_of_arguments(self) -> bytes:

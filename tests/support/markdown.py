@@ -1,4 +1,4 @@
-"""What tests read from the project's own pages: tables below headings, links, fenced blocks."""
+"""Parts of the project's own pages that tests read: tables below headings, links, fenced blocks."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A relay between a receiver and a real rsync daemon that changes what the daemon says.
+"""A relay between a receiver and a real rsync daemon that changes the bytes of the daemon.
 
     with MutatingRelay(daemon.port, lambda number: Plan(random.Random(f"7/{number}"))) as relay:
         relay.port          where the receiver connects
-        relay.connections   how many it made; ``relay.changes`` says what was done to each
+        relay.connections   how many it made, and ``relay.changes`` what was done to each
 
 Of each connection the daemon's lines, its set-up and the frames of its multiplexed stream are told apart, and changed
-one by one: as bytes, as frames, as a list of names. What the receiver says is passed on as it is.
+one by one: as bytes, as frames, as a list of names. The bytes of the receiver are passed on as they are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 0.25
 _FIRST_FRAME = 5
 """Three lines, the lists and the seed come before."""
 _GENTLE = ("message", "message", "within", "split", "names")
-"""What is done to frames where the receiver is to go on; messages are then text alone."""
+"""The changes of frames after which the receiver is to go on. Messages are then text alone."""
 _KINDS = (*_GENTLE, "raw", "payload", "payload", "names", "length", "tag", "hold")
 _ENDLESS_PIECES = 4000
 _ENDLESS_PIECE_BYTES = 16 * 1024
@@ -37,7 +37,7 @@ _PAUSE_SECONDS = 0.005
 
 @dataclass
 class Plan:
-    """What is to be done to one connection."""
+    """The changes of one connection."""
 
     draw: random.Random
     hangs_up: bool = True
@@ -45,11 +45,11 @@ class Plan:
     said: bytes = b""
     """Sent before each frame from the second one on, where nothing else is to be changed."""
     changes: list[str] = field(default_factory=list)
-    """What was done."""
+    """The changes that were made."""
 
     def __post_init__(self) -> None:
         draw = self.draw
-        # The lines and the set-up come first, then the file list; the rest is the answers to what is asked for.
+        # The lines and the set-up come first, then the file list. The rest is the answers to requests.
         self._wanted = {
             draw.randrange(_FIRST_FRAME)
             if draw.random() < 0.15
@@ -62,7 +62,7 @@ class Plan:
             self._wanted -= set(range(_FIRST_FRAME))
 
     def is_wanted(self, number: int) -> bool:
-        """Whether the unit of that number is to be changed."""
+        """Return True if the unit of that number is to be changed."""
         return number in self._wanted or (number >= _FIRST_FRAME and self.draw.random() < self._share)
 
 
@@ -95,7 +95,7 @@ class _Daemon:
                 yield from self._change_frame(unit)
 
     def rest(self) -> bytes:
-        """What is left at the daemon's end of the connection."""
+        """Return the remaining bytes at the daemon's end of the connection."""
         rest, self._data = (self._held or b"") + self._data, b""
         return rest
 
@@ -114,7 +114,7 @@ class _Daemon:
         return unit
 
     def _end_of_lists(self) -> int:
-        """The flags, the list of checksums and that of compressions, which come together; the seed is sent after them."""
+        """Return the end of the flags, checksums and compressions, which come together. The seed is sent after them."""
         data = self._data
         # rsync's varint: the leading bits of the first byte say how many follow.
         flags = 1 + len(f"{data[0]:08b}".partition("0")[0]) if data else 0
@@ -210,7 +210,7 @@ class _Daemon:
 
 
 class MutatingRelay:
-    """A context manager; ``plan_of`` is asked for each connection, by its number, and may say None: passed on as is."""
+    """A context manager. ``plan_of`` gets the number of a connection. If it returns None, all is passed on as it is."""
 
     def __init__(self, daemon_port: int, plan_of: Callable[[int], Plan | None]) -> None:
         self.connections = 0
@@ -288,6 +288,6 @@ class MutatingRelay:
         if rest:
             client.sendall(rest)
         client.shutdown(socket.SHUT_WR)
-        # The receiver may have something to do still; it hangs up when it is through.
+        # The receiver may have something to do still. It hangs up when it is through.
         while select.select([client], [], [], 5.0 if patience is None else patience)[0] and client.recv(65536):
             pass

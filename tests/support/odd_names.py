@@ -1,6 +1,6 @@
-"""Names that mean something to rsync, to its lists and filters, or to a shell; and such as can hardly be written.
+"""Names that mean something to rsync, to its lists and filters, or to a shell, and names that can hardly be written.
 
-``write`` makes a file of each below an open directory, ``content`` is what it has.
+``write`` makes a file of each below an open directory, ``content`` is its content.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def content(name: bytes, version: int = 0) -> bytes:
 
 
 def write(directory: int, names: Iterable[bytes] = NAMES, *, version: int = 0) -> None:
-    """Make or replace the files; all have the same times, and a length that the version does not change."""
+    """Make or replace the files. All have the same times, and a length that the version does not change."""
     for name in names:
         above = os.dup(directory)
         *parents, last = name.split(b"/")

@@ -1,8 +1,8 @@
-"""A storage at the orders of a coordinator that was taken over, and a machine with real sources that it may back up.
+"""A storage at the orders of a compromised coordinator, and a machine with real sources that it may back up.
 
 with ordered_storage(directory, {"etc": path}) as storage:
     storage.admit()                          the machine's key goes into authorized_keys
-    output = storage.session({"etc": {...}}) a check-in for which the API says that these sources are due; its output
+    output = storage.session({"etc": {...}}) the output of a check-in for which these sources are due
     storage.host, storage.api, storage.uuid, storage.key, storage.machine_dir, storage.reports
 """
 
@@ -63,7 +63,7 @@ class OrderedStorage:
         self.host.update_config()
 
     def admit_with(self, other: str) -> None:
-        """As ``admit``, with the key of a machine ``other`` too; and the source ``etc`` is due."""
+        """Do as ``admit``, with the key of a machine ``other`` too. The source ``etc`` is due."""
         other_key = Path(f"{self.host.sshd.new_key('victim')}.pub").read_text()
         keys = {self.uuid: self.public_key, other: other_key}
         machines = {uuid: {"ssh_public_key": key} for uuid, key in keys.items()}
@@ -74,7 +74,7 @@ class OrderedStorage:
         self.host.update_config()
 
     def session(self, orders: Mapping[str, Any], *, offered: Any = None, **machine: Any) -> str:
-        """What a check-in said that offers all that is due (or ``offered``)."""
+        """Return the output of a check-in that offers all that is due (or ``offered``)."""
         self.api.answers["storage_ping_checkin"] = {
             "machine": {"uuid": self.uuid, "scheduled_sources": orders, **machine}
         }

@@ -1,8 +1,8 @@
 """A PostgreSQL server of the tests' own: private directory, Unix socket only, ended with the block.
 
 ``with PostgresqlServer() as server: server.create_database("name")`` gives a TURKU_DATABASE_URL.
-``PostgresqlServer(durable=True)`` writes as a server in use does; without it a crash may lose the database.
-As root the server runs as the user ``postgres``, because it refuses to run as root.
+``PostgresqlServer(durable=True)`` writes as a server in use does. Without it a crash may lose the database. As root the
+server runs as the user ``postgres``, because it refuses to run as root.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def binaries() -> Path | None:
 
 
 class PostgresqlServer:
-    """A running server; a context manager."""
+    """A running server, as a context manager."""
 
     def __init__(self, *, durable: bool = False) -> None:
         self._options = () if durable else ("-c", "fsync=off", "-c", "full_page_writes=off")

@@ -21,7 +21,7 @@ COORDINATORS = 3
 def racing_coordinators(
     server: PostgresqlServer, directory: Path, name: str, *, environment: Mapping[str, str] | None = None
 ) -> Iterator[list[Coordinator]]:
-    """The coordinators, each with one worker; the database's name begins with ``name``."""
+    """Yield the coordinators, each with one worker. The database's name begins with ``name``."""
     url = server.create_database(f"{name}_{os.getpid()}")
     keys = {
         "TURKU_HASH_KEY_FILE": str(directory / "hash_key"),

@@ -46,7 +46,7 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def state(tree: Path) -> State:
-    """What a tree has: kind, size, mode, uid, gid, mtime, checksum, link target and attributes of each path."""
+    """Return kind, size, mode, uid, gid, mtime, checksum, link target and attributes of each path of a tree."""
     found: State = {}
     root = os.fsencode(tree)
     for directory, directories, files in os.walk(root):
@@ -75,7 +75,7 @@ def state(tree: Path) -> State:
 
 
 def attributes(path: bytes) -> bytes:
-    """The digest of a path's extended attributes, where no ACL is among them; nothing for none."""
+    """Return the digest of a path's extended attributes, where no ACL is among them, or nothing for none."""
     hasher = xxhash.xxh128()
     listed = sorted(os.listxattr(path, follow_symlinks=False))
     for name in listed:
@@ -86,12 +86,12 @@ def attributes(path: bytes) -> bytes:
 
 @dataclass
 class RandomHistory:
-    """The snapshots of one source, by name; the newest tree is what the next one is made from."""
+    """The snapshots of one source, by name. The next one is made from the newest tree."""
 
     place: SourceDirectory
     random: random.Random
     comes_back: bool
-    """Whether files may become again what they were, and change without their size or time changing."""
+    """True when files may become again what they were, and change without their size or time changing."""
     states: dict[str, State] = field(default_factory=dict)
     trashed: dict[str, State] = field(default_factory=dict)
     _count: int = 0
@@ -128,7 +128,7 @@ class RandomHistory:
         return tree
 
     def changes(self, base: str | None, tree: Path, *, is_complete: bool) -> ChangeLog:
-        """What rsync would have told of it."""
+        """Return the change log that rsync would give."""
         told = ChangeLog()
         told.lists_every_change = is_complete
         told.lists_every_written_file = is_complete or self.random.random() < 0.5

@@ -1,6 +1,6 @@
-"""Programs that stand in front of rsync and ssh, note what they were given, and then let the real one run.
+"""Programs that stand in front of rsync and ssh, note each call, and then let the real one run.
 
-``Recorder(directory)`` writes them; ``ssh_command``, ``rsyncd_command`` (both for the agent's configuration) and
+``Recorder(directory)`` writes them. ``ssh_command``, ``rsyncd_command`` (both for the agent's configuration) and
 ``rsync_command`` (for the storage's) are argument lists. Each start leaves one JSON file, read back by ``calls``.
 """
 
@@ -74,7 +74,7 @@ else:
 
 
 class Recorder:
-    """Where the notes of one machine or storage lie."""
+    """The directory with the notes of one machine or storage."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -97,7 +97,7 @@ class Recorder:
         return self._command("rsync", "rsync")
 
     def calls(self, kind: str) -> list[dict[str, Any]]:
-        """What each start of that kind was given, in their order."""
+        """Return the notes of each start of that kind, in their order."""
         paths = sorted(self.directory.glob(f"{kind}-*.json"), key=lambda path: path.stat().st_mtime_ns)
         return [json.loads(path.read_text()) for path in paths]
 

@@ -25,7 +25,7 @@ _RESTORE_TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RestoreMode:
-    """What the agent says while its restore mode is on: how the storage's operator reaches this machine."""
+    """The agent's output while its restore mode is on: the way for the storage's operator to reach this machine."""
 
     lines: tuple[str, ...]
     password: Secret
@@ -33,7 +33,7 @@ class RestoreMode:
 
     def send(self, tree: Path, *options: str, path: str = "") -> command.CompletedProgram:
         """Do as the operator does on the storage: let rsync send ``path`` below ``tree``, or all of it."""
-        # A storage without root keeps owners, special files and links in attributes of files; rsync reads them there.
+        # A storage without root keeps owners, special files and links in attributes of files. Rsync reads them there.
         stored = () if os.geteuid() == 0 else ("--fake-super",)
         return command.run(
             ["rsync", "-a", "--numeric-ids", "--relative", *stored, *options, f"{tree}/./{path}", self.address],
@@ -61,7 +61,7 @@ def restore_mode(machine: PrivateMachine, *arguments: str) -> Iterator[RestoreMo
 
 
 def _restore_mode(lines: list[str]) -> RestoreMode | None:
-    """What there is to know, once the agent said all of it: what it prints and what it logs come in any order."""
+    """Return the facts once the agent gave all of them: its output and its log lines come in any order."""
     text = "\n".join(lines)
     password = re.search(r"RSYNC_PASSWORD=(\S+) rsync ", text)
     address = re.search(r"^ +(rsync://\S+)$", text, re.MULTILINE)

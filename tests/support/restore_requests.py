@@ -1,7 +1,8 @@
 """Restore requests as an operator makes them, and the machine's side of the calls about them.
 
 request = ask_for(alice_row, "etc")                         a request that waits for approval
-agent = Pickup(cast.alice); agent.offered()                 what a check-in tells
+agent = Pickup(cast.alice)                                  the machine
+agent.offered()                                             the requests that a check-in offers
 agent.tell(request, "picked_up")                            {"go_on": True}
 """
 
@@ -67,7 +68,7 @@ class Pickup:
         return list(answer.get("restores", []))
 
     def tell(self, request: RestoreRequest | str, step: str, **told: Any) -> Any:
-        """The answer to a report; raises Refused."""
+        """Return the answer to a report. Raises Refused."""
         credentials = {"uuid": self.machine.uuid, "secret": self.machine.secret}
         key = request if isinstance(request, str) else str(request.pk)
         message = {"machine": credentials, "request": key, "claim": self.claim, "step": step, **told}
@@ -77,7 +78,7 @@ class Pickup:
 def request_access(
     storage: V1Storage, machine: V1Machine, source: str = "etc", *, action: str = "restore", **asked: Any
 ) -> Any:
-    """The answer to a storage that asks whether it may serve the machine; raises Refused."""
+    """Return the answer to a storage that asks if it may serve the machine. Raises Refused."""
     message = {
         "storage": {"name": storage.name, "secret": storage.secret},
         "machine": {"uuid": machine.uuid},

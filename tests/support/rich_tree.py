@@ -10,7 +10,7 @@ NEWLINE_NAME = b"two\nlines"
 
 
 def make_rich_tree(root: Path) -> None:
-    """Fill the empty directory ``root``; owners and a device only where root makes it."""
+    """Fill the empty directory ``root``. Only root makes owners and a device."""
     (root / "file").write_bytes(b"content")
     (root / "empty").write_bytes(b"")
     (root / "large").write_bytes(os.urandom(300_000))

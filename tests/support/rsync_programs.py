@@ -1,11 +1,12 @@
-"""Which rsync runs on each side: the system's, or those that --storage-rsync and --machine-rsync name.
+"""The rsync that runs on each side: the system's, or those that --storage-rsync and --machine-rsync name.
 
 In a configuration that a test writes, the word ``rsync`` stands for the one of its side. A script of a test starts it
 as ``"$0"``: in the sandbox a bare ``rsync`` is always the system's.
 
     rsync_programs.of_storage({"rsync_command": ["rsync", "--bwlimit=500"]})     keys for a storage's configuration
     rsync_programs.of_machine({})                                                 keys for a machine's
-    with rsync_programs.watched() as running: ...; running.assert_as_chosen()     what really ran below this process
+    with rsync_programs.watched() as running: ...                                 notes the programs below this process
+    running.assert_as_chosen()                                                    both sides ran those chosen, no others
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def choose(config: pytest.Config) -> None:
-    """Take what the options say; raises UsageError for what is no rsync."""
+    """Take the programs of the options. Raises UsageError for one that is not rsync."""
     for side in ("storage", "machine"):
         program = config.getoption(f"--{side}-rsync")
         path = shutil.which(program)
@@ -106,13 +107,13 @@ def of_machine(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_running(process: int, program: str) -> bool:
-    """Whether it is that program which the process runs, by the file itself."""
+    """Return True if the process runs that program, by the file itself."""
     return os.path.samestat(os.stat(f"/proc/{process}/exe"), os.stat(path_of(program)))
 
 
 @dataclass
 class Running:
-    """What ran below this process, side by side: the files of the programs."""
+    """The files of the programs that ran below this process, side by side."""
 
     files: dict[str, set[tuple[int, int]]] = field(default_factory=lambda: {"storage": set(), "machine": set()})
 
@@ -140,7 +141,7 @@ class Running:
 
 @contextmanager
 def watched() -> Iterator[Running]:
-    """What ran during the block; to be asked after it."""
+    """Yield a record of what ran during the block, to be asked after it."""
     running = Running()
     is_over = threading.Event()
 

@@ -27,7 +27,7 @@ _START_TIMEOUT_SECONDS = 20.0
 
 
 class Rsyncd:
-    """A running daemon; a context manager."""
+    """A running daemon, as a context manager."""
 
     wrapper: Sequence[str] = ()
     """Words before the daemon's own command line."""

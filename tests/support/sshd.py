@@ -2,16 +2,16 @@
 
     with Sshd(directory, authorized_keys=path, extra_lines=["AllowTcpForwarding remote"]) as sshd:
         sshd.port             the port on 127.0.0.1
-        sshd.user             who logs in: the user who runs the tests
+        sshd.user             the name to log in with: the user who runs the tests
         sshd.host_keys        ["ssh-ed25519 AAAA..."]: for ssh_ping_host_keys
         sshd.known_hosts      a known-hosts file with exactly those keys
         sshd.new_key("name")  the path of a fresh client key, its public half beside it as NAME.pub
         sshd.client(key, "-R", "...", command=("true",))  an ssh argument list: BatchMode, strict checking, no agent
-        sshd.last_lines       what sshd said last (LogLevel VERBOSE)
+        sshd.last_lines       the last lines of sshd's log (LogLevel VERBOSE)
 
-``directory`` is made (0700) and holds host keys and configuration. ``authorized_keys`` may be written later and rewritten
-at any time: sshd reads it at each login; StrictModes is off, because test directories lie below /tmp. ``path`` is the
-PATH of the forced commands (default: ours, with the programs of this virtual environment first).
+``directory`` is made (0700) and holds host keys and configuration. ``authorized_keys`` may be written later and
+rewritten at any time: sshd reads it at each login. StrictModes is off, because test directories lie below /tmp.
+``path`` is the PATH of the forced commands (default: ours, with the programs of this virtual environment first).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Sshd", "free_port"]
 
 
 class Sshd(PrivateSshd):
-    """A running sshd; a context manager."""
+    """A running sshd, as a context manager."""
 
     @property
     def host_keys(self) -> list[str]:

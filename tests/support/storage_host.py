@@ -1,8 +1,8 @@
 """A storage as it is installed: its configuration, a volume, an sshd with the authorized_keys that Turku writes.
 
 with StorageHost(directory, api_url=coordinator.url, api_auth=SECRET) as storage:
-    storage.update_config()             what turku-storage-update-config said; a command.Completed
-    storage.write_configuration(k=v)    changes keys of the configuration; None removes one
+    storage.update_config()             the output of turku-storage-update-config, a command.Completed
+    storage.write_configuration(k=v)    changes keys of the configuration, None removes one
     storage.volume                      the Path of its one volume
     storage.sshd, storage.authorized_keys, storage.lines
     storage.log                         the text of its log file
@@ -30,7 +30,7 @@ PROGRAMS = Path(sys.executable).parent
 
 
 class StorageHost:
-    """A storage on this machine; a context manager."""
+    """A storage on this machine, as a context manager."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class StorageHost:
         return [line for line in self.authorized_keys.read_text().splitlines() if line and not line.startswith("#")]
 
     def write_configuration(self, **keys: Any) -> None:
-        """Write the configuration with these keys changed; None removes one."""
+        """Write the configuration with these keys changed. None removes one."""
         self.keys = {key: value for key, value in {**self.keys, **keys}.items() if value is not None}
         path = self.config_dir / "config.d" / "config.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class StorageHost:
     def session(
         self, key: Path, *options: str, request: bytes | Mapping[str, Any] | None = None
     ) -> Iterator[AgentSide]:
-        """An ssh that plays the agent, its request already sent; ended with the block."""
+        """Yield an ssh that plays the agent, its request already sent, for the block."""
         argv = self.sshd.client(key, "-T", "-o", "ExitOnForwardFailure=yes", *options, command=("turku-ping-remote",))
         with command.start(argv, stdin=True) as child:
             side = AgentSide(child)
@@ -131,7 +131,7 @@ class AgentSide:
 
     @property
     def output(self) -> str:
-        """What came back, last lines; all of them once the session has ended."""
+        """Return the last lines of the output, and all of them once the session has ended."""
         if self.child.poll() is not None:
             self.child.wait(0)
         return "\n".join(self.child.last_lines)

@@ -34,7 +34,7 @@ class Call:
 
     @property
     def paths(self) -> list[str]:
-        """What it names."""
+        """Return the paths that it names."""
         found = [match.encode().decode("unicode_escape") for match in _TEXT.findall(self.arguments)]
         # What a link says is an answer.
         if self.name in ("readlink", "readlinkat"):
@@ -83,7 +83,7 @@ def calls(directory: Path) -> Iterator[Call]:
 
 
 def faults(call: Call, volume: Path, *, databases: Path) -> str | None:
-    """Why the call could be led astray by a link below the volume; None for all others.
+    """Return a sentence on how a link below the volume could lead the call astray, or None if none can.
 
     ``databases`` is the directory whose files SQLite opens, by path.
     """

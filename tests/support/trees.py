@@ -9,8 +9,8 @@ from turku.core import command
 
 
 def differences(source: Path, copy: Path, *options: str) -> list[str]:
-    """What rsync would have to do to make ``copy`` identical to ``source``, content, ownership, modes, times and
-    hard links included; the empty list where they are."""
+    """Return what rsync would have to do to make ``copy`` identical to ``source``, content, ownership, modes, times
+    and hard links included. The list is empty where they are."""
     completed = command.run(
         ["rsync", "-aHAXn", "--checksum", "--delete", "--itemize-changes", *options, f"{source}/", f"{copy}/"],
         timeout_seconds=600,

@@ -32,7 +32,7 @@ class Refused(Exception):
 
 
 def ask(post: Post, call: str, message: Any) -> Any:
-    """The answer; raises Refused."""
+    """Return the answer. Raises Refused."""
     status, answer = post(call, message)
     if status != 200:
         raise Refused(status, answer)

@@ -2,13 +2,13 @@
 
     with V1Api() as api:
         api.url                                     'http://127.0.0.1:PORT/v1'
-        api.registration_secrets                    what `auth` must be to register
-        api.storages["primary"] = {...}             the address that machines are given; a new source goes to the first,
+        api.registration_secrets                    the values of `auth` that register
+        api.storages["primary"] = {...}             the address that machines are given. A new source goes to the first,
         api.placed["etc"] = "primary"               unless it is placed here
         api.calls                                   every (call, message) so far
         api.reports                                 {source: report}, as storages reported
-        api.due = {"etc"}                           which sources are due (default None: all)
-        api.machines[uuid]["ssh_public_key"]        what the machine sent
+        api.due = {"etc"}                           the sources that are due (default None: all)
+        api.machines[uuid]["ssh_public_key"]        the key that the machine sent
         storage_line(api, "primary", volume, uuid)  an authorized_keys line whose forced command is this file
 
 Run as a program it is that forced command: it plays the storage of the existing system.
@@ -45,7 +45,7 @@ SOURCE_DEFAULTS = {
 
 
 class V1Api:
-    """A coordinator for a few machines; a context manager."""
+    """A coordinator for a few machines, as a context manager."""
 
     def __init__(self) -> None:
         self.registration_secrets: list[Any] = ["REGISTER-MACHINES-HERE"]
@@ -182,7 +182,7 @@ def storage_ping(url: str, storage: str, volume: str, machine_uuid: str) -> int:
     assert set(request) >= {"verbose", "action", "port"}
     assert 49152 <= request["port"] <= 65535
     try:
-        # The existing system does not look; a test is not to fail because somebody's connection had the port.
+        # The existing system does not look. A test is not to fail because somebody's connection had the port.
         tunnel_ownership.require_own_tunnel(request["port"])
     except TunnelRefused as error:
         return error.exit_code

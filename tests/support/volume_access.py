@@ -63,7 +63,7 @@ class Access:
     """An access by path, and where it is."""
 
     function: str
-    """Qualified within the module; empty at its top."""
+    """The name within the module, or "" at its top."""
     line: int
     call: str
 

@@ -55,7 +55,7 @@ def require() -> None:
 
 
 def base_system() -> Path:
-    """Return the system that all others are copies of, made where it is not there; the test is skipped without."""
+    """Return the system that all others are copies of, and make it if there is none. The test is skipped without."""
     require()
     CACHE.mkdir(exist_ok=True)
     base = CACHE / f"whole-system-{_release()}"
@@ -126,7 +126,7 @@ class RunningSystem:
 
 @contextmanager
 def running_system(root: Path) -> Iterator[RunningSystem]:
-    """Copy the base system to ``root``, and mount what a running one has mounted; gone again after the block."""
+    """Copy the base system to ``root``, and mount the file systems of a running one, for the block."""
     base = base_system()
     loop_volume.enter_own_mount_namespace()
     command.run(["cp", "-a", base, root], timeout_seconds=_TIMEOUT_SECONDS)
@@ -152,7 +152,7 @@ def running_system(root: Path) -> Iterator[RunningSystem]:
 
 @contextmanager
 def booted(root: Path) -> Iterator[tuple[str, Path]]:
-    """Boot the system by its own init in a container; its state, and /proc/PID of the init; shut down by the end.
+    """Boot the system by its own init in a container, yield its state and /proc/PID of the init, and shut it down.
 
     Raises AssertionError where it does not come up or does not go down.
     """

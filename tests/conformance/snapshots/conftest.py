@@ -16,9 +16,9 @@ from turku.storage.fs.remove import remove_tree
 from turku.storage.snapshots import MODES, SnapshotMode
 
 FILE_SYSTEMS = {"btrfs": "btrfs", "reflink": "xfs"}
-"""Those that a mode needs; the others take any."""
+"""The file systems that modes need. The others take any."""
 PLAIN = "ext4"
-"""For those; one of our own, where we can have one, has nobody else's files to flush."""
+"""The file system for the others. One of our own, where we can have one, has nobody else's files to flush."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

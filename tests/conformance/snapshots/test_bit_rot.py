@@ -1,4 +1,4 @@
-"""Flipped bits in the trees of every mode that keeps history: found, named, repaired; what is shared is read once."""
+"""Flipped bits in the trees of every mode that keeps history: found, named, repaired. Shared files are read once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``auto``: the mode that the volume's file system has and the source needs; and what the others refuse."""
+"""``auto``: the mode that the volume's file system has and the source needs, and the refusals of the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every snapshot mode does, whether or not it keeps history."""
+"""The behaviour of every snapshot mode, with history or without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every mode that keeps history does with it, and what no mode does to it."""
+"""The history that every mode with history makes, and the changes that no mode makes to it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_no_snapshot_is_changed_by_a_later_run_that_sees_other_attributes(
     assert machine.back_up(preserve_hard_links=hard_links).success
     snapshot = machine.newest_tree()
     before = fingerprint(snapshot)
-    # A run that breaks off leaves a tree with links into the snapshot; then the attributes change.
+    # A run that breaks off leaves a tree with links into the snapshot. Then the attributes change.
     for _ in range(breaks):
         assert not machine.with_rsync(*FAILING_RSYNC).back_up(preserve_hard_links=hard_links).success
     change_attributes_only(machine.source_dir)

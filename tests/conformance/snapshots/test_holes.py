@@ -49,7 +49,7 @@ def test_named_files_have_their_holes_and_others_none(
     backed_up(machine)
     assert MIB <= room(machine, "disk") < 2 * MIB
     assert MIB <= room(machine, "sub/disk") < 2 * MIB
-    # That it is kept as it is shows that rsync was not asked for holes; without history there is one run for all.
+    # It is kept as it is, so rsync was not asked for holes. Without history there is one run for all.
     assert room(machine, "zeros") >= (4 * MIB if mode.keeps_history else 0)
     names = [(machine.newest_tree() / name).stat().st_ino for name in ("disk", "sub/second name")]
     assert len(set(names)) == 1

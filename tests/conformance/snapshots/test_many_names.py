@@ -10,7 +10,7 @@ from tests.support.backed_up_machine import BackedUpMachine
 from turku.storage.snapshots import MODES, SnapshotMode
 
 MOST_NAMES = 65_000
-"""What ext4 allows."""
+"""The most names of a file that ext4 allows."""
 
 
 @pytest.fixture

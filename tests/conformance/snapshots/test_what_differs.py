@@ -196,7 +196,7 @@ def test_the_machine_goes_on_between_the_question_and_the_transfer(big: BackedUp
         assert not (tree / "directory" / "same file").exists()
         assert (tree / "directory").stat().st_mtime_ns == former.stat().st_mtime_ns
         assert (tree / "directory" / "deep").is_dir()
-    # What was not asked for is as it was; it comes with the next one.
+    # A file that was not asked for is as it was. It comes with the next one.
     assert (tree / "3" / "3").read_text() == "3"
     assert big.back_up().success
     assert big.differences(big.newest_tree(), "--no-H") == []
@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_read_is_no_reason_to_fetch_all(big: BackedUpMachi
     outcome = big.with_rsync("sh", "-c", script, "rsync").back_up()
     assert not outcome.success
     assert "exit code 23" in outcome.summary
-    # Once more, as the machine may have changed meanwhile; and that is all.
+    # Once more, as the machine may have changed meanwhile, and that is all.
     runs = [
         "--dry-run" in line for line in asked.read_text().splitlines() if "--delete" in line or "files-from" in line
     ]

@@ -26,7 +26,7 @@ _WHAT_DIFFERS = (
     *("changes_a_little", "no_longer_do", "brought_over", "no_rule_keeps", "while_rsync_is_at_work"),
     "named_and_healed",
 )
-"""Tests of owners, of leave to read, write and remove; the others take the same steps whoever runs them."""
+"""The tests of owners and of leave to read, write and remove. The others take the same steps, as root or not."""
 
 
 def _as_nobody(interpreter: str, *arguments: str) -> list[str]:
@@ -49,7 +49,7 @@ def _interpreter() -> str:
 
 @pytest.fixture
 def open_tmp_path() -> Iterator[Path]:
-    """A directory that others may enter; pytest's own ones are closed to them each time that any pytest starts."""
+    """A directory that others may enter. Pytest's own ones are closed to them each time that any pytest starts."""
     with tempfile.TemporaryDirectory(prefix="turku-") as directory:
         path = Path(directory)
         path.chmod(0o755)
