@@ -143,7 +143,7 @@ def test_history_is_looked_at_and_parts_of_it_come_back(
         ("removed", "empty"),
     ]
 
-    # Parts of it, of a snapshot and of a time, beside each other; parents as they were.
+    # Parts of it, of a snapshot and of a time, beside each other. Parents are as they were.
     part = tmp_path / "part"
     agent(machine, "restore", "home", "directory/deep", "file", "--snapshot", first, "--to", part)
     assert sorted(path.name for path in part.iterdir()) == ["directory", "file"]

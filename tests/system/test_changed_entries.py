@@ -65,13 +65,13 @@ class Cast:
         )
 
     def ping(self) -> str:
-        """What the agent showed of a backup of all sources."""
+        """Back up all sources, and return the agent's output."""
         self.fleet.make_due(self.machine)
         completed = self.machine.ping()
         return "\n".join(completed.last_lines)
 
     def sent(self) -> list[dict[str, Any]]:
-        """What the agent sent in its last session, line by line, without the end of the request."""
+        """Return the lines that the agent sent in its last session, without the end of the request."""
         lines = self.notes.calls("ssh")[-1]["stdin"].splitlines()
         assert lines[1] == "."
         return [json.loads(line) for line in (lines[0], *lines[2:])]

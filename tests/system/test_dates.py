@@ -1,4 +1,4 @@
-"""What is dated before 1970 or after 2262 goes to a storage and comes back with its very date."""
+"""A file with a date before 1970 or after 2262 goes to a storage and comes back with its very date."""
 
 from __future__ import annotations
 

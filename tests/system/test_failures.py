@@ -1,4 +1,4 @@
-"""What happens when a source or a storage fails: the others go on, and the failing one is tried again later."""
+"""The failure of a source or a storage: the others go on, and the failing one is tried again later."""
 
 from __future__ import annotations
 

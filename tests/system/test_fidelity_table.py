@@ -1,4 +1,4 @@
-"""What docs/fidelity.md says of Turku is so: some of its ways are tried, and none is worse than its table."""
+"""The tables of docs/fidelity.md are true of Turku: some of its ways are tried, and none is worse than its table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bit rot through all programs: found, repaired and told; restore drills; what an operator sees of both."""
+"""Bit rot through all programs: found, repaired and reported. Restore drills, and the operator's view of both."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Site:
         return done.exit_code, done.stdout.decode()
 
     def health(self) -> str:
-        """What the coordinator's Nagios check says of this source."""
+        """Return the output of the coordinator's Nagios check for this source."""
         said = self.fleet.coordinator.manage("health", "--verbose", check=False)
         return "\n".join(line for line in said.splitlines() if f" {self.machine.unit_name} / etc: " in line)
 

@@ -65,7 +65,7 @@ def test_long_paths_come_back_as_root_and_as_an_ordinary_user() -> None:
             programs.run("turku-agent", *words, "--in-place", "--yes")
             assert kept(source) == everything
 
-            # By name: rsync takes no argument as long as the longest paths are; all others come.
+            # By name: rsync takes no argument as long as the longest paths are. All others come.
             named = [os.fsdecode(name) for name in NAMES]
             some = programs.run("turku-agent", *words, "--to", directory / "some", *named, expected_codes=EVERYTHING)
             assert some.exit_code == PARTLY

@@ -1,4 +1,4 @@
-"""What ``ls`` prints is pasted into ``restore``, in terminals of any encoding."""
+"""The names in the output of ``ls`` are pasted into ``restore``, in terminals of any encoding."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENVIRONMENTS = {
 
 
 def in_terminal(script: str, environment: dict[str, str]) -> bytes:
-    """What a shell script shows in a terminal of 2,000 columns; its exit code is 0."""
+    """Return the output of a shell script in a terminal of 2,000 columns. Its exit code is 0."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         ["bash", "-c", f"stty cols 2000 -onlcr; {script}"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment

@@ -1,4 +1,5 @@
-"""Who a machine or storage is, across lost state, repeated registration and the other kinds of configuration."""
+"""The identity of a machine or storage, across lost state, repeated registration and the other kinds of
+configuration."""
 
 from __future__ import annotations
 

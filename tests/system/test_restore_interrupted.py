@@ -57,7 +57,7 @@ def processes() -> Iterator[tuple[int, list[bytes]]]:
 
 
 def is_below(process: int, ancestor: Callable[[list[bytes]], bool]) -> bool:
-    """Whether one of the processes that led to this one is such a one."""
+    """Return True if one of the processes that led to this one is such a one."""
     try:
         while process > 1:
             process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])

@@ -1,4 +1,4 @@
-"""What a storage has lost is named and counted when it is restored, costs nothing else, and takes nothing with it."""
+"""A file that a storage has lost is named and counted in a restore, costs nothing else, and takes nothing with it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def make(tree: Path) -> None:
 
 
 def equip(tree: Path) -> None:
-    """Give them what backups may not bring yet; once more where they did."""
+    """Give them attributes that backups may not bring yet, and once more those that they had."""
     # The group may nothing, and the mask, which stands in the mode, says more.
     for name in ("friend", "directory/inner/file", "pipe"):
         acl(tree / name, "-m", f"u:{FRIEND}:rw,g::---,m::rw")
@@ -230,7 +230,7 @@ def test_where_no_acl_can_be_set_nobody_may_more(machine: PrivateMachine, source
         assert "1 file restored without the attribute security.capability" in told
         for name, mode in (("friend", 0o600), ("plain", 0o640), ("directory", 0o705), ("directory/inner/file", 0o604)):
             assert oct(stat.S_IMODE((plain / "new" / name).stat().st_mode)) == oct(mode), name
-        # Once more over it; and a single file, whose directory has to be made.
+        # Once more over it, and a single file, whose directory has to be made.
         restore(machine, "--to", plain / "new", "--yes", code=PARTLY)
         assert stat.S_IMODE((plain / "new" / "friend").stat().st_mode) == 0o600
         told = restore(machine, "directory/inner/file", "--to", plain / "one", code=PARTLY)
@@ -289,8 +289,8 @@ def test_a_storage_that_keeps_them_in_attributes_of_rsyncs_own_gives_them_back(s
         machine = fleet.machine("web-0", {"home": {"path": str(source)}})
         machine.ping()
         [snapshot] = fleet.snapshots(machine, "home")
-        # As a storage without root receives them; twice, as rsync 3.5.0 forgets the ACL of a directory that it makes where
-        # that has attributes too.
+        # As a storage without root receives them, twice, as rsync 3.5.0 forgets the ACL of a directory that it makes
+        # where that has attributes too.
         options = ["-aAXH", "--sparse", "--ignore-times", "-M--fake-super", f"{source}/", f"{snapshot}/"]
         for _time in range(2):
             command.run(["rsync", *options], timeout_seconds=60)

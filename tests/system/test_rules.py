@@ -1,4 +1,4 @@
-"""What is left out, how fast it goes and what else a source may ask for, all in one ping of one machine."""
+"""The excludes, the bandwidth limit and the other options of sources, all in one ping of one machine."""
 
 from __future__ import annotations
 

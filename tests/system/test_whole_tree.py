@@ -39,6 +39,6 @@ def test_usr_share_is_identical_in_the_backup_and_after_its_restore(fleet: Fleet
     with restore_mode(machine) as mode:
         mode.send(snapshot, "-H")
     assert differences(tree, machine.restore_path, *excludes) == []
-    # pytest keeps the directories of its last runs; a gigabyte each is too much.
+    # pytest keeps the directories of its last runs. A gigabyte each is too much.
     shutil.rmtree(machine.restore_path)
     shutil.rmtree(fleet.storage_of(machine).volume / machine.uuid)

@@ -38,7 +38,7 @@ class Machine:
         self.configure()
 
     def configure(self, **keys: Any) -> None:
-        """(Re)write config.d; the storage is on the same host, so that our rsyncd must not listen on its 127.0.0.1."""
+        """Write config.d anew. The storage is on this host, so that our rsyncd must not listen on its 127.0.0.1."""
         content = {
             "api_url": self.api.url,
             "api_auth": self.api.registration_secrets[0],
@@ -57,7 +57,7 @@ class Machine:
         """Run turku-update-config, and let the storages know the machine's key."""
         assert self.run("turku-update-config").returncode == 0
         lines = [storage_line(self.api, storage, self.volume / storage, self.uuid) for storage in self.api.storages]
-        # All storages of these tests are one sshd; a key has one line, so that the first storage's is written.
+        # All storages of these tests are one sshd. A key has one line, so that the first storage's is written.
         self.sshd.authorized_keys.write_text(lines[0])
 
     @property
@@ -100,7 +100,7 @@ class Machine:
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
-    """What the condition returned when it was true at last; fails the test where it never is."""
+    """Return the condition's value when it is true at last, and fail the test where it never is."""
     deadline = time.monotonic() + seconds
     while True:
         if result := condition():

@@ -24,7 +24,7 @@ def make_tree(directory: Path, text: str) -> Path:
 
 
 def sessions(machine: Machine) -> int:
-    """How many sessions sshd accepted, by what it logged."""
+    """Return the number of sessions that sshd accepted, by its log."""
     return sum("Accepted publickey" in line for line in machine.sshd.last_lines)
 
 

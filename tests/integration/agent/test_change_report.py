@@ -52,10 +52,10 @@ class Machine:
         return ChangeReport(self.agent, storage, [Module(name, str(path)) for name, path in self.paths.items()])
 
     with_holes: dict[str, frozenset[bytes] | None]
-    """What the storage of the last session was told of."""
+    """The report to the storage of the last session."""
 
     def session(self, storage: str = "primary", *, ends_well: bool = True) -> dict[str, ChangedEntries | None]:
-        """What the storage is told in a session, by its own reader."""
+        """Return the report to the storage in a session, read by the storage's own reader."""
         report = self.report(storage)
         reading, writing = os.pipe()
         with os.fdopen(writing, "wb") as stream, SessionCancellation(reading, asked_sources=tuple(self.paths)) as watch:

@@ -119,7 +119,7 @@ def test_everything_below_a_directory_that_was_moved_here_is_named(tree: Tree, t
     shutil.copytree(tree.path / "two", other)
     tree.remember()
     shutil.rmtree(tree.path / "two")
-    # Its entries have change times of before; they may differ from what was there in whatever cannot be seen.
+    # Its entries have change times of before. They may differ from the old ones in whatever cannot be seen.
     other.rename(tree.path / "two")
     assert tree.changed() == {".", "two", "two/file", "two/three", "two/three/file"}
 
@@ -286,7 +286,7 @@ def test_another_file_system_is_passed_over_too_unless_the_source_has_one(tree: 
     tree.remember()
     (tree.path / "empty/sub/new").touch()
     assert tree.changed() == {"empty/sub", "empty/sub/new"}
-    # The directory itself is in the backup; what cannot be known of it is compared.
+    # The directory itself is in the backup. The unknown part of it is compared.
     assert tree.changed(emptied=[tree.path / "empty"]) == {"empty"}
 
 

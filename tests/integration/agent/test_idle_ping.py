@@ -1,4 +1,4 @@
-"""What every machine of a fleet pays every five minutes: a ping with nothing due."""
+"""The cost that every machine of a fleet pays every five minutes: a ping with nothing due."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ READ_AND_LOCK_IN = "+dac_read_search,+sys_chroot"
 
 
 def as_agent_user(capabilities: str) -> list[str]:
-    """What the systemd unit does: one user, these capabilities, no way to others."""
+    """Return the words that run a program as the systemd unit does: one user, these capabilities, no way to others."""
     given = [f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}"] if capabilities else []
     bounds = f"-all,{capabilities}" if capabilities else "-all"
     return [
@@ -33,7 +33,7 @@ def as_agent_user(capabilities: str) -> list[str]:
 
 @pytest.fixture
 def tree(machine: Machine, tmp_path: Path) -> Path:
-    """What only root, or nobody but root, can read."""
+    """A tree of files that only root, or nobody but root, can read."""
     directory = tmp_path / "src"
     (directory / "closed/below").mkdir(parents=True)
     for name, mode, owner in (
@@ -54,7 +54,7 @@ def tree(machine: Machine, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def machine(machine: Machine) -> Machine:
-    """Registered by the agent's user, whom its state belongs to; the configuration is root's alone."""
+    """A machine registered by the agent's user, who owns its state. The configuration is root's alone."""
     machine.var_dir.mkdir(mode=0o700)
     os.chown(machine.var_dir, AGENT_USER, AGENT_USER)
     for path in (machine.config_dir, *machine.config_dir.rglob("*")):

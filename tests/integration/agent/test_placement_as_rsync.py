@@ -1,7 +1,7 @@
-"""What is restored by way of a staging directory is what rsync would have made in the target itself.
+"""A restore by way of a staging directory gives the same as rsync would have made in the target itself.
 
-It is not, on purpose, where rsync would have changed a file that has another name outside of what is restored, and where
-it would have gone by way of a symbolic link.
+It does not, on purpose, where rsync would have changed a file that has another name outside of the restored paths, and
+where it would have gone by way of a symbolic link.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def changed(chance: random.Random, snapshot: Path, target: Path) -> None:
 
 
 def decorate(chance: random.Random, root: Path) -> None:
-    """Give some of what is there ACLs and attributes; times stay."""
+    """Give some of the entries ACLs and attributes. Times stay."""
     for path in [root, *sorted(root.rglob("*"))]:
         if path.is_symlink():
             continue

@@ -65,7 +65,7 @@ def operator(machine: Machine, source: Path, tmp_path: Path) -> Iterator[Operato
 
 
 def write_back(sample: re.Match[str], tree: Path) -> subprocess.CompletedProcess[str]:
-    """What an operator does on the storage."""
+    """Restore on the storage, as an operator does."""
     return subprocess.run(
         ["rsync", "-aP", "--numeric-ids", f"{tree}/", sample["url"]],
         env={**os.environ, "RSYNC_PASSWORD": sample["password"]},

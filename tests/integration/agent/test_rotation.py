@@ -1,4 +1,4 @@
-"""turku-agent rotate-keys and re-enrol, against our coordinator; also when they break off at any step."""
+"""turku-agent rotate-keys and re-enrol, against our coordinator, also when they break off at any step."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_backups_go_on_before_the_storage_has_the_new_key_and_after(fleet: Fleet
     assert run(machine, "rotate-keys").returncode == 0
     machine.ping()
     assert len(fleet.snapshots(machine, "files")) == 1
-    # The storage learns of it; the old key opens nothing there any more.
+    # The storage learns of it. The old key opens nothing there any more.
     storage = fleet.storage_of(machine)
     storage.update_config()
     for previous in machine.var_dir.glob("ssh_key.previous-*"):
@@ -146,7 +146,7 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(fleet: Fleet, machine
 
 
 def test_an_answer_that_was_lost_is_asked_for_again(fleet: Fleet, machine: PrivateMachine) -> None:
-    # The coordinator took it over; the machine died before it heard so.
+    # The coordinator accepted it, but the machine died before it heard so.
     agent = configuration.load(machine.config_dir)
     new = rotation._stage(agent, code=None)
     request = {

@@ -51,7 +51,7 @@ def agent(tmp_path: Path) -> AgentConfig:
 
 
 def fetch(port: int, module: Module, target: Path | None = None, *, password: str | None = None) -> str:
-    """What rsync printed; raises CalledProcessError."""
+    """Return the output of rsync. Raises CalledProcessError."""
     completed = subprocess.run(
         [
             *("rsync", "--archive", "--itemize-changes", f"rsync://{module.username}@127.0.0.1:{port}/{module.name}/"),

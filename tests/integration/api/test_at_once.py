@@ -20,7 +20,7 @@ def cast(coordinator: Coordinator) -> HttpCast:
 
 
 def at_once(*acts: Callable[[], Any]) -> list[Any]:
-    """What all of them returned; raises what one of them raised."""
+    """Return what all of them returned, or raise what one of them raised."""
     with ThreadPoolExecutor(len(acts)) as pool:
         return [future.result() for future in [pool.submit(act) for act in acts]]
 

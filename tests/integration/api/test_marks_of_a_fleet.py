@@ -1,4 +1,4 @@
-"""What `turku-api health` says of a fleet, and due times from a wrong clock, on both databases."""
+"""The output of `turku-api health` for a fleet, and due times from a wrong clock, on both databases."""
 
 from __future__ import annotations
 

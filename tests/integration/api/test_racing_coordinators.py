@@ -1,7 +1,7 @@
 """Several coordinators on one PostgreSQL, with requests for the same thing at the same moment: every outcome is exact.
 
 Each coordinator is a `turku-api serve` with one worker process of four threads, as they would stand behind a load
-balancer; a request goes to any of them.
+balancer. A request goes to any of them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def machine(coordinators: list[Coordinator], post: Any, machine_auth: str, stora
 
 
 def statuses(acts: Sequence[Callable[[], object]]) -> list[int]:
-    """What the acts, all at the same moment, are answered with, in their order."""
+    """Return the statuses of the answers to the acts, all at the same moment, in their order."""
 
     def status(act: Callable[[], object]) -> int:
         try:

@@ -95,7 +95,7 @@ def site(coordinators: list[Coordinator]) -> Site:
 
 
 def at_once(acts: list[Callable[[], Any]]) -> list[Any]:
-    """What the acts, all at the same moment, returned."""
+    """Return the results of the acts, all at the same moment."""
     with ThreadPoolExecutor(len(acts)) as pool:
         return [future.result() for future in [pool.submit(act) for act in acts]]
 

@@ -79,7 +79,7 @@ def machine(coordinators: list[Coordinator]) -> V1Machine:
 
 
 def at_once(acts: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What the acts, all at the same moment, return."""
+    """Return the results of the acts, all at the same moment."""
     with ThreadPoolExecutor(len(acts)) as pool:
         return list(pool.map(lambda act: act(), acts))
 

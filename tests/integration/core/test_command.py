@@ -26,7 +26,7 @@ def python(script: str) -> list[str | bytes | Path]:
 
 
 def lives(process: int) -> bool:
-    """Whether the process runs; one that ended and is not reaped by its new parent does not."""
+    """Return True if the process runs. One that ended and is not reaped by its new parent does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

@@ -1,4 +1,4 @@
-"""What is printed of a name is the name again when a shell reads it."""
+"""A printed name is the name again when a shell reads it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ WANTED = {
 
 
 def effective(configuration: Path, user: str) -> dict[str, str]:
-    """What sshd makes of its configuration for a user."""
+    """Return sshd's effective configuration for a user."""
     printed = command.run(
         ["/usr/sbin/sshd", "-T", "-f", configuration, "-C", f"user={user},host=example.com,addr=192.0.2.1"],
         timeout_seconds=20,

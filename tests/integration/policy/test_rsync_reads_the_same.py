@@ -1,4 +1,4 @@
-"""What we take filter rules, excludes and module names to mean is what the real rsync does with them."""
+"""The real rsync reads filter rules, excludes and module names as we do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def transferred(tree: Path, arguments: Sequence[str]) -> list[bytes] | None:
-    """What a run would transfer and delete; None where rsync finds the arguments wrong."""
+    """Return the paths that a run would transfer and delete, or None where rsync finds the arguments wrong."""
     completed = command.run(
         ["rsync", "-an", "--delete", "--itemize-changes", *arguments, "from/", "to/"],
         timeout_seconds=30,

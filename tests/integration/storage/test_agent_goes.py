@@ -108,7 +108,7 @@ def until(reached: Callable[[], bool], side: AgentSide, seconds: float = 60) -> 
 
 @contextmanager
 def observed(storage: OrderedStorage, program: str) -> Iterator[Path]:
-    """Where the exit codes of the forced command are noted."""
+    """Yield the file in which the exit codes of the forced command are noted."""
     codes = storage.host.directory / "codes"
     script = storage.host.directory / "observed"
     script.write_text(f'#!/bin/sh\n{program} "$@"\necho $? >> {codes}\n')
@@ -133,7 +133,7 @@ def check_in(storage: OrderedStorage) -> Iterator[AgentSide]:
 
 
 def seconds_to_the_end(storage: OrderedStorage, side: AgentSide) -> float:
-    """How long the session goes on after its agent was killed."""
+    """Return the time for which the session goes on after its agent was killed."""
     os.kill(side.child.pid, signal.SIGKILL)
     begun = time.monotonic()
     while programs(storage):

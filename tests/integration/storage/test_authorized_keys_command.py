@@ -36,7 +36,7 @@ class Site:
     machine_auth: str
 
     def machine(self, name: str, source: Path) -> tuple[V1Machine, Path]:
-        """A machine that registers now, and its key; the storage is not told."""
+        """Return a machine that registers now, and its key. The storage does not hear of it."""
         key = self.storage.sshd.new_key(name)
         public_key = Path(f"{key}.pub").read_text().strip()
         machine = V1Machine(self.coordinator.post, self.machine_auth, unit_name=name, ssh_public_key=public_key)
@@ -44,7 +44,7 @@ class Site:
         return machine, key
 
     def back_up(self, key: Path, source: Path, directory: Path) -> tuple[int, str]:
-        """How a session of the machine with that key ended."""
+        """Return the end of a session of the machine with that key."""
         port = free_port()
         with Rsyncd(directory, {"etc": source}) as daemon:
             request = {
@@ -57,7 +57,7 @@ class Site:
                 return side.wait(40), side.output
 
     def asked(self) -> int:
-        """How often the coordinator was asked for the machines."""
+        """Return the number of times that the coordinator was asked for the machines."""
         return len(re.findall(r"machines? admitted", self.storage.log))
 
     @contextmanager

@@ -67,7 +67,7 @@ def stopping(machine: BackedUpMachine, log: Path, begin: datetime) -> BackedUpMa
 
 
 class _Moving:
-    """``back_up`` lets a minute pass; the fast clock has it from the beginning."""
+    """A clock that ``back_up`` moves by a minute. The fast clock has it from the beginning."""
 
     def __init__(self, clock: FastClock) -> None:
         self._clock = clock

@@ -25,7 +25,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
-    """Three days: a file that is written, changed, and removed again; names of other kinds beside it."""
+    """Three days of a machine: a file that is written, changed, and removed again, beside names of other kinds."""
     with backed_up_machine(tmp_path, volume=tmp_path / "storage" / "volume", timezone="UTC") as machine:
         (machine.source_dir / "directory").mkdir()
         (machine.source_dir / "directory" / "kept").write_text("kept")

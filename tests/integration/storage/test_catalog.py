@@ -183,7 +183,7 @@ def _names(place: SourceDirectory) -> list[str]:
 
 
 def _back_up(place: SourceDirectory, number: int) -> None:
-    """What a backup does around its transfer; the oldest of three snapshots goes into the trash, and from there."""
+    """Do the steps of a backup around its transfer. The oldest of three snapshots goes through the trash."""
     mode = LinkDest(place)
     names = _names(place)
     base = names[-1] if names else None

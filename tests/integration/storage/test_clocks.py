@@ -36,7 +36,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def back_up(machine: BackedUpMachine, moment: datetime, content: str, **options: object) -> str:
-    """A backup at the moment, of a file with this content; its snapshot's name."""
+    """Back up at the moment, with a file of this content, and return the name of the snapshot."""
     machine.clock.moment = moment - timedelta(minutes=1)
     (machine.source_dir / "file").write_text(content)
     outcome = machine.back_up(**options)

@@ -69,7 +69,7 @@ def test_what_is_drawn_by_lot_is_bounded_and_what_is_declared_is_always_there(ma
     made = make(machine, drill_files=5)
     assert made.files == 5
     made = make(machine, drill_bytes=4100, drill_paths={"etc": ("/d1",)})
-    # d1 with its ten files, and two that fit; the diary and the link may come to them.
+    # d1 with its ten files, and two that fit. The diary and the link may come to them.
     assert 11 + 2 <= made.files <= 11 + 4
     made = make(machine, drill_paths={f"{machine.machine_dir.name}/etc": ("d0/f0", "nothing")})
     assert made.problems == ["nothing: declared in drill_paths, and not there"]

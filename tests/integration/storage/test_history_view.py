@@ -1,4 +1,5 @@
-"""What a permission lets be seen, asked for in every way that the protocol has: through the view, without a session."""
+"""The history that an access grant lets be seen, asked for in every way that the protocol has: through the view,
+without a session."""
 
 from __future__ import annotations
 
@@ -216,7 +217,7 @@ def test_a_machine_sees_all_of_its_own(machine: BackedUpMachine) -> None:
 
 
 class Coordinator:
-    """Answers as the coordinator does; remembers what it was told first."""
+    """A coordinator that answers as the real one does, and remembers the first message."""
 
     def __init__(self, choice: SnapshotChoice | None) -> None:
         self.choice = choice

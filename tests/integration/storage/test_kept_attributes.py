@@ -66,13 +66,13 @@ def opened(tree: Path) -> Iterator[int]:
 
 
 def of_machine(tree: Path) -> dict[bytes, bytes]:
-    """What the agent would say."""
+    """Return the digests that the agent would send."""
     with opened(tree) as root:
         return {name: extended_attributes.digest_of(extended_attributes.path_of(root, name)) or b"" for name in NAMES}
 
 
 def of_storage(tree: Path, *, has_attributes: bool = True) -> dict[bytes, bytes | None]:
-    """What gets into a catalog."""
+    """Return the digests that get into a catalog."""
     digests = {}
     with SnapshotReader(tree, has_attributes=has_attributes) as kept:
         for name in NAMES:

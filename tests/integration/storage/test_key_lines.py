@@ -1,4 +1,5 @@
-"""What sshd lets a machine's key do with the line that Turku wrote (threats M6): one forced command and one tunnel."""
+"""The powers that sshd gives a machine's key with the line that Turku wrote (threats M6): one forced command and one
+tunnel."""
 
 from __future__ import annotations
 

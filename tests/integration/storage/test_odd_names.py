@@ -1,6 +1,7 @@
-"""Names of a machine's files in every list that rsync reads: what begins with '#', has a line break, or is an option.
+"""Names of a machine's files in every list that rsync reads: names that begin with '#', have a line break, or are an
+option.
 
-With the rsync that storages must have: a list's line that begins with '#' or ';' is a comment to it.
+A list's line that begins with '#' or ``;`` is a comment to the rsync that storages must have.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def test_a_comparison_with_the_machine_asks_for_each_of_them(machine: BackedUpMa
 
 
 def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -> set[bytes]:
-    """Restore these; the paths that the agent is told of."""
+    """Restore these, and return the paths that the agent hears of."""
     view = HistoryView(
         machine.storage, AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc")), clock=machine.clock
     )

@@ -1,4 +1,5 @@
-"""A damaged file is replaced under each of its names, by a real file on a real file system; killed, it is not half."""
+"""A damaged file is replaced under each of its names, by a real file on a real file system. If it is killed, no file
+is half."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ MTIME_NS = 1_700_000_000_123_456_789
 
 @pytest.fixture
 def place(tmp_path: Path) -> SourceDirectory:
-    """A source with the snapshots ``a``, ``b`` and ``c``; in ``a`` and ``b`` the file is one, in ``c`` its own."""
+    """A source with the snapshots ``a``, ``b`` and ``c``. In ``a`` and ``b`` the file is one, in ``c`` its own."""
     place = SourceDirectory(tmp_path / "machine", "etc")
     for name in ("a", "b", "c"):
         (place.snapshot(name) / "d").mkdir(parents=True)

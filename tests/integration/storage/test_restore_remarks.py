@@ -1,4 +1,4 @@
-"""What a storage says of a snapshot before it is restored: suspicious, empty, or of a wrong clock."""
+"""The remarks of a storage on a snapshot before it is restored: quarantined, empty, or of a wrong clock."""
 
 from __future__ import annotations
 

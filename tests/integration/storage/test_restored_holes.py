@@ -1,4 +1,4 @@
-"""Which files have holes is told to an agent that makes them; else rsync looks for holes in all files."""
+"""An agent that makes holes gets the names of the files with holes. Otherwise rsync looks for holes in all files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[RestorePlan, RestoreEnd, list[bytes] | None]:
-    """Restore into the target; return the plan, the end, and the files in which the agent makes holes, if it does."""
+    """Restore into the target. Return the plan, the end, and the files in which the agent makes holes, if it does."""
     view = HistoryView(
         machine.storage, AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc")), clock=machine.clock
     )

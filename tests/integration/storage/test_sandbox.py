@@ -79,7 +79,7 @@ class Scene:
             os.chmod(path, 0o777)
 
     def what_worked(self) -> set[str]:
-        """The names of the attempts that nothing stopped; ``environment`` is what it had."""
+        """Return the names of the attempts that nothing stopped. ``environment`` is set to its environment."""
         content = json.loads(self._result.read_text())
         return {name for name, error in content["attempts"].items() if error is None}
 

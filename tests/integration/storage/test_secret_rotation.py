@@ -62,7 +62,7 @@ class Site:
         return secret
 
     def is_taken(self, secret: str, machine: V1Machine) -> bool:
-        """Whether the coordinator knows the storage by this secret."""
+        """Return True if the coordinator knows the storage by this secret."""
         credentials = {"name": self.storage.name, "secret": secret}
         status, _ = self.coordinator.post(
             "storage_ping_checkin", {"storage": credentials, "machine": {"uuid": machine.uuid}}
@@ -84,7 +84,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def check_in(storage: StorageConfig, machine: V1Machine) -> str:
-    """What a session asks, as the configuration says who it is."""
+    """Check in as a session does, with the identity of the configuration."""
 
     def message(credentials: StorageCredentials) -> StoragePingCheckinRequest:
         return StoragePingCheckinRequest(credentials, MachineReference(machine.uuid))
@@ -127,7 +127,7 @@ def test_killed_at_any_step_it_is_known_at_once_and_the_next_run_finishes(site: 
 
 def test_an_answer_that_is_lost_loses_nothing(site: Site) -> None:
     machine, old = site.machine(), site.secret
-    # The coordinator took the new one; this storage knows of no answer.
+    # The coordinator took the new one. This storage knows of no answer.
     new = "n" * 30
     site.pending.write_text(json.dumps({"secret": new}))
     assert (

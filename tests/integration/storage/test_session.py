@@ -353,7 +353,7 @@ def test_a_session_that_is_killed_frees_its_slot_within_five_minutes(site: Site,
             ]
             os.kill(session, signal.SIGKILL)
             side.wait()
-        # It tells nothing more; time passes.
+        # It sends nothing more, and time passes.
         assert len(slots(site, machine)) == 1
         site.coordinator.sql("UPDATE queue_slot SET date_expires = datetime(date_expires, '-5 minutes')")
         assert set(other.v1.due()) == {"etc"}
@@ -394,7 +394,7 @@ def test_a_source_that_finds_its_volume_busy_waits_for_its_turn(site: Site, sour
 
 
 def run_times(site: Site, machine: Machine) -> tuple[str, str]:
-    """When the machine's run began and ended by the storage's report."""
+    """Return the begin and the end of the machine's run by the storage's report."""
     (row,) = site.coordinator.sql(
         "SELECT date_begin, date_end FROM backups_backuprun r JOIN backups_source s ON s.id = r.source_id "
         "JOIN fleet_machine m ON m.id = s.machine_id WHERE m.uuid = ?",

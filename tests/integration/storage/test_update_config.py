@@ -38,7 +38,7 @@ def storage(coordinator: Coordinator, storage_auth: str, tmp_path: Path, request
 
 
 def stored(coordinator: Coordinator, name: str) -> dict[str, Any]:
-    """What the coordinator holds of a storage."""
+    """Return the coordinator's row of a storage."""
     [row] = coordinator.sql("SELECT * FROM fleet_storage WHERE name = ?", name)
     return row
 

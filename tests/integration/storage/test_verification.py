@@ -267,7 +267,7 @@ def test_a_damaged_file_waits_for_the_next_backup_and_is_not_touched_meanwhile(m
 
 
 class FailingDisk:
-    """Reads of one file, by its inode, that give what a disk gives now and then; the first ``times`` of them.
+    """Reads of one file, by its inode, that give what a disk gives now and then, for the first ``times`` of them.
 
     Stands in for ``os.pread``, by which alone stored content is read.
     """

@@ -1,4 +1,4 @@
-"""Whatever a client sends, each call answers with 200 or a 4xx whose sentence names the field; never with 500."""
+"""Whatever a client sends, each call answers with 200 or a 4xx whose sentence names the field, never with 500."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def cast(db: None) -> Cast:
 
 def send(call: str, body: bytes, **headers: str) -> tuple[int, str]:
     """Status and sentence."""
-    # Bad credentials are among what is sent here; their throttle has tests of its own.
+    # Bad credentials are among the requests here. Their throttle has tests of its own.
     throttle.CREDENTIALS.forget()
     client = Client(raise_request_exception=False)
     response = client.post(f"/v1/{call}", body, content_type="application/json", **headers)

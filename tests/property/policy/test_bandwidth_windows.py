@@ -88,7 +88,7 @@ def test_the_next_change_is_the_first_minute_with_another_limit(
     found = limits(written, rest).next_change(moment, zone)
     now = expected(written, rest, moment, zone)
     minute = moment.replace(second=0, microsecond=0)
-    # A day and a half by looking at each minute; beyond it, that nothing changes before.
+    # A day and a half is checked minute by minute. Beyond it, nothing changes before.
     for _ in range(36 * 60):
         minute += MINUTE
         if expected(written, rest, minute, zone) != now:

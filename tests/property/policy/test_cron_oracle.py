@@ -62,7 +62,7 @@ def oracle(expression: str, start: datetime, identity: str) -> list[datetime]:
             alone[index] = word
             hash_id = hashlib.sha256(f"{index}:{identity}".encode()).hexdigest().encode()
             expanded, _weekdays = croniter.expand(" ".join(alone), hash_id=hash_id)
-            # Alone, all weekdays are no restriction; beside a day of the month they are one.
+            # Alone, all weekdays are no restriction. Beside a day of the month they are one.
             numbers = range(7) if index == 4 and expanded[index] == ["*"] else expanded[index]
             fields[index] = ",".join(map(str, numbers))
     found = croniter(" ".join(fields), start, ret_type=datetime, max_years_between_matches=_LONGEST_GAP_YEARS)

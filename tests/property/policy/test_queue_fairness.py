@@ -23,7 +23,7 @@ PING = 5 * MINUTE
 
 @dataclass
 class Machine:
-    """Due every ``period``, and then busy for ``length``; asks at ``phase`` of each five minutes."""
+    """A machine that is due every ``period``, then busy for ``length``, and asks at ``phase`` of each five minutes."""
 
     period: timedelta
     length: timedelta

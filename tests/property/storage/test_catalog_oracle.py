@@ -74,7 +74,7 @@ def record(
 
 
 def happen(history: RandomHistory, chance: random.Random) -> None:
-    """What retention and operators do between two backups."""
+    """Do as retention and operators do between two backups."""
     while len(history.states) > 1 and chance.random() < 0.3:
         gone = chance.choice(history.names)
         history.prune(gone)

@@ -1,4 +1,5 @@
-"""Whatever a file is called, its line is read back as its name; whatever a line says, nothing leads out of the tree."""
+"""Whatever a file is called, its line is read back as its name, and whatever a line says, nothing leads out of the
+tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rsyncd says of thousands of files takes few lines of the agent's log, and its number is said."""
+"""The messages of rsyncd about thousands of files take few lines of the agent's log, which gives their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a source is not offered, and that it is said."""
+"""The paths of a source that are not offered, and the message about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the agent says of a session that the storage ended before a person had decided."""
+"""The agent's message about a session that the storage ended before a person had decided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is mounted below a directory, read from tables as the kernel writes them."""
+"""The mounts below a directory, read from tables as the kernel writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the log of a restore's rsync daemon says of received files, whichever release writes it."""
+"""The received files in the log of a restore's rsync daemon, whichever release writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a restore may go that the coordinator orders, and what is made of an order that is none."""
+"""The places that a restore ordered by the coordinator may write to, and the answers to malformed orders."""
 
 from __future__ import annotations
 

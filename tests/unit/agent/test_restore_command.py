@@ -1,4 +1,4 @@
-"""What a restore asks before it begins, and what it says about going on."""
+"""The questions of a restore before it begins, and its advice on how to go on."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def agent(write: Callable[..., Path]) -> AgentConfig:
 
 
 def left(agent: AgentConfig, target: Path, order: RestoreJob, *, has_basis_files: bool) -> None:
-    """What an interrupted restore leaves."""
+    """Leave the files of an interrupted restore."""
     target.mkdir(exist_ok=True)
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     with StagingDirectory.opened(agent, descriptor, target, order.digest("etc_1")) as staging:

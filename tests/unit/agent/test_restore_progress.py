@@ -1,4 +1,4 @@
-"""How a restore is told of: while it goes on, and when it is over."""
+"""The reports of a restore: while it goes on, and when it is over."""
 
 from __future__ import annotations
 

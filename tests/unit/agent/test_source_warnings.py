@@ -1,4 +1,4 @@
-"""What is said of a machine's sources before the coordinator sees them."""
+"""The warnings about a machine's sources before the coordinator sees them."""
 
 from __future__ import annotations
 

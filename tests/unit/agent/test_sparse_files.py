@@ -1,4 +1,4 @@
-"""Which files a storage may have holes made in."""
+"""The files that a storage may have holes made in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ssh is given, and what the storage is asked."""
+"""The arguments of ssh, and the request to the storage."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_only_a_port_refused_by_the_storage_is_worth_another_try() -> None:
     refused = ["Error: remote port forwarding failed for listen port 50000"]
     with pytest.raises(RemotePortTaken):
         ssh_tunnel.require_success(address, 255, refused)
-    # sshd had the port on ::1 alone and was content; the storage's program saw who has it on 127.0.0.1.
+    # sshd had the port on ::1 alone and was content. The storage's program saw who has it on 127.0.0.1.
     with pytest.raises(RemotePortTaken):
         ssh_tunnel.require_success(address, TunnelRefused.exit_code, ["another program listens there"])
     for code, lines in ((255, ["Connection refused"]), (2, refused)):

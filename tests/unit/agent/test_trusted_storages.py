@@ -1,4 +1,4 @@
-"""Which storages a machine knows: what is learnt, what waits, and what is believed."""
+"""The storages that a machine knows: learnt keys, waiting keys and trusted keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def address(name: str, *keys: str, host: str = "storage.example.com") -> Address
 
 
 def trusted(agent: AgentConfig, *addresses: Address) -> list[tuple[str, ...]]:
-    """The keys that are believed of each; none of one that is refused."""
+    """Return the trusted keys of each address, or none of one that is refused."""
     return [
         () if isinstance(verdict, StorageNotTrusted) else verdict.host_keys
         for verdict in trusted_storages.check_trust(agent, addresses)

@@ -12,7 +12,7 @@ from turku.api.fleet.identity import throttle, work_limit
 
 @pytest.fixture(autouse=True)
 def _unthrottled() -> Iterator[None]:
-    """What this process remembers of bad credentials ends with each test."""
+    """Forget this process's record of bad credentials at the end of each test."""
     yield
     throttle.CREDENTIALS.forget()
     throttle.LOGINS.forget()

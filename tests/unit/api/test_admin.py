@@ -27,7 +27,7 @@ MODELS = (Auth, Storage, Machine, Policy, FilterSet, Source, BackupRun, SourceCh
 
 @pytest.fixture
 def admin(cast: Cast) -> Client:
-    """A superuser's browser; Alice has a good and a failed run, a policy, and a change that weakens protection."""
+    """A superuser's browser. Alice has a good and a failed run, a policy, and a change that weakens protection."""
     cast.bob.succeeded(cast.alice.uuid, "etc")
     cast.bob.failed(cast.alice.uuid, "home")
     FilterSet.objects.create(name="logs", rules=["- *.log"])

@@ -1,4 +1,4 @@
-"""Whose address a request is said to come from."""
+"""The address that a request is said to come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine's configuration does to its sources."""
+"""The effect of a machine's configuration on its sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What storages prove: damage marks its source until repaired or judged, drills tell whether a source is proven."""
+"""The integrity reports of storages: damage marks its source until repaired or judged, drills make a source proven."""
 
 from __future__ import annotations
 

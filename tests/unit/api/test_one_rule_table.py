@@ -1,4 +1,4 @@
-"""What `turku-agent check` takes of a source the coordinator takes, and what it refuses is refused here."""
+"""The coordinator takes a source that `turku-agent check` takes, and refuses one that it refuses."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ KEEP_ALL = floor.KEEP_ALL.text
 
 
 def order(cast: Cast, name: str = "etc") -> dict[str, Any]:
-    """What the storage is told; the same as what the agent is told."""
+    """Return the order to the storage, which the agent gets, too."""
     told: dict[str, Any] = cast.bob.due(cast.alice.uuid)[name]
     assert cast.alice.due()[name] == cast.alice.restorable()[name] == told
     return told

@@ -33,8 +33,8 @@ def test_a_check_in_costs_one_query_and_seven_with_something_due_for_which_there
         cast.bob.failed(cast.alice.uuid, "etc")
         Source.objects.update(date_next_backup=SYSTEM_CLOCK.now() - timedelta(minutes=1))
         Slot.objects.update(machine=None)
-        # Is something due? The due sources with machine and storage; the storage's slots, the machine's place in the
-        # queue, taking a slot; then the operator's floor and held-back changes.
+        # Is something due? The due sources with machine and storage. The storage's slots, the machine's place in the
+        # queue, taking a slot. Then the operator's floor and held-back changes.
         assert queries(cast.alice.due) == 7
         # It has its slot.
         assert queries(cast.alice.due) == 5

@@ -1,4 +1,4 @@
-"""Leases on slots and the line for them, with a clock of the test's own; the machines' and storages' calls besides."""
+"""Leases on slots and their queue, with a clock of the test's own, and the calls of machines and storages."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def due(who: Machine) -> list[Source]:
 
 
 def ask(who: Machine, now: datetime) -> list[str]:
-    """What an agent is told."""
+    """Return the names of the sources that an agent gets."""
     return [source.name for source in leases.reserve(who, due(who), now=now)]
 
 
 def come(who: Machine, bob: Storage, now: datetime, *, sends_heartbeats: bool = True) -> list[str]:
-    """What a storage is told when the agent has come."""
+    """Return the names of the sources that a storage gets when the agent has come."""
     return [source.name for source in leases.begin(who, bob, due(who), sends_heartbeats=sends_heartbeats, now=now)]
 
 

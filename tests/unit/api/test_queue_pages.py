@@ -27,7 +27,7 @@ def admin(db: None, settings: object) -> Client:
 
 @pytest.fixture
 def busy(cast: Cast) -> Cast:
-    """Alice has the one slot for first backups; two others wait for it."""
+    """Alice has the one slot for first backups, and two others wait for it."""
     cast.bob.update_config(slots=4)
     cast.alice.due()
     cast.bob.due(cast.alice.uuid)

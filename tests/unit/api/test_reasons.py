@@ -1,4 +1,5 @@
-"""Why a source or machine has its mark stands beside it, and what to do next; what a storage says of it is bounded."""
+"""The reason for the mark of a source or machine stands beside it, with the next step. Texts of a storage are
+bounded."""
 
 from __future__ import annotations
 

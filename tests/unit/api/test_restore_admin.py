@@ -69,7 +69,7 @@ def wish(cast: Cast, **other: Any) -> dict[str, Any]:
 
 
 def act(client: Client, action: str, request: RestoreRequest) -> str:
-    """What the list says after an action."""
+    """Return the text of the list after an action."""
     return client.post(LIST, {"action": action, "_selected_action": [str(request.pk)]}, follow=True).content.decode()
 
 

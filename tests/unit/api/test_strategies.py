@@ -1,4 +1,5 @@
-"""How a snapshot was made is kept with its run, and a source that is backed up in full each time is named with the reason."""
+"""The strategy of a snapshot is kept with its run, and a source that is backed up in full each time is named with the
+reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks say of spreads is right, and the schedules spread."""
+"""The benchmarks measure spreads correctly, and the schedules spread."""
 
 from __future__ import annotations
 

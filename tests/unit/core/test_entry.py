@@ -1,4 +1,4 @@
-"""How every program ends: its text on standard error and its exit code."""
+"""The end of every program: its text on standard error and its exit code."""
 
 from __future__ import annotations
 

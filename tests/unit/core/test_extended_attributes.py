@@ -24,7 +24,7 @@ ACL = bytes.fromhex("0200000001000600ffffffff02000600d204000004000400ffffffff100
 
 
 class Kept:
-    """What a made-up file system has of one file."""
+    """The attributes of one file of a made-up file system."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.attributes: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""What is printed steers no terminal: every control character, of C0, C1 and of the writing direction, is escaped."""
+"""Printed text steers no terminal: every control character, of C0, C1 and of the writing direction, is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ACL allows the group, and the mode that allows no more without it."""
+"""The rights that an ACL gives the group, and the mode that allows no more without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the demo speaks."""
+"""The output of the demo."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def directories(below: Path) -> list[Path]:
 
 
 def private_copy(example: Path, tmp_path: Path, **lower: Any) -> Path:
-    """The example, its state moved to where a test may write; ``lower`` is what a host knows of itself."""
+    """Copy the example, with its state where a test may write. ``lower`` are the values that a host knows itself."""
     directory = tmp_path / "etc"
     shutil.copytree(example, directory)
     (directory / "config.d" / "00-host.json").write_text(json.dumps(lower))
@@ -103,7 +103,7 @@ def test_an_invalid_storage_example_is_refused_as_it_says(example: Path, tmp_pat
 
 
 def variables(path: Path) -> dict[str, str]:
-    """As systemd reads an environment file; none of the examples quotes."""
+    """Return the variables as systemd reads an environment file. None of the examples quotes."""
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     return dict(line.split("=", 1) for line in lines)
 

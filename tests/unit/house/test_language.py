@@ -16,6 +16,7 @@ from tests.support import markdown
 from tests.support.markdown import REPOSITORY
 
 SOURCE = REPOSITORY / "src" / "turku"
+ROOTS = ("src", "bench", "tests", "docs")
 SEMICOLONS_PER_THOUSAND_WORDS = 1.0
 GLOSSARY_TERMS = 60
 ENTRIES_PER_FOLDER = 16
@@ -50,6 +51,10 @@ def folder_name(folder: Path) -> str:
 FOLDERS = [folder for folder in folders() if any(folder.glob("*.py"))]
 
 
+def code(root: str) -> list[Path]:
+    return sorted((REPOSITORY / root).rglob("*.py"))
+
+
 def docstrings(file: Path) -> Iterator[Text]:
     """Yield the docstrings of modules, classes, functions and attributes."""
     for node in ast.walk(ast.parse(file.read_text())):
@@ -75,15 +80,15 @@ def too_many_semicolons(texts: list[Text]) -> list[str]:
     return [text.place for text in texts if text.semicolons] if count > allowed else []
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=folder_name)
-def test_no_docstring_begins_with_a_question_word(folder: Path) -> None:
-    found = [text.place for file in folder.glob("*.py") for text in docstrings(file) if _QUESTION.match(text.words)]
+@pytest.mark.parametrize("root", ROOTS)
+def test_no_docstring_begins_with_a_question_word(root: str) -> None:
+    found = [text.place for file in code(root) for text in docstrings(file) if _QUESTION.match(text.words)]
     assert found == []
 
 
-def test_docstrings_and_comments_are_sentences_rather_than_chains_of_semicolons() -> None:
-    files = [file for folder in FOLDERS for file in sorted(folder.glob("*.py"))]
-    texts = [text for file in files for text in (*docstrings(file), *comments(file))]
+@pytest.mark.parametrize("root", ROOTS)
+def test_docstrings_and_comments_are_sentences_rather_than_chains_of_semicolons(root: str) -> None:
+    texts = [text for file in code(root) for text in (*docstrings(file), *comments(file))]
     assert too_many_semicolons(texts) == []
 
 

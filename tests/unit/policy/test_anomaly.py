@@ -1,4 +1,4 @@
-"""Which backups are suspicious, and which everyday ones are not."""
+"""The backups with findings, and the everyday ones without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When two clocks agree, and what is said where they do not."""
+"""The agreement of two clocks, and the message where they do not agree."""
 
 from __future__ import annotations
 

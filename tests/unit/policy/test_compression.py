@@ -1,4 +1,4 @@
-"""Whether what is sent is compressed."""
+"""The choice to compress a transfer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which machine a text names."""
+"""The machine that a text names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people type to say when."""
+"""The texts that people type for a time."""
 
 from __future__ import annotations
 

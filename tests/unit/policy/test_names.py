@@ -1,4 +1,4 @@
-"""Which names are lawful, and what becomes of them."""
+"""Lawful names, and the paths that they become."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which snapshots are kept, and why."""
+"""The snapshots that are kept, and the reasons."""
 
 from __future__ import annotations
 

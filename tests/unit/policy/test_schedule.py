@@ -1,4 +1,4 @@
-"""When a source is due."""
+"""The times at which a source is due."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_cron_hashes_each_source_to_a_moment_it_keeps() -> None:
 
 def test_minutes_and_hours_of_a_hashed_cron_are_drawn_apart() -> None:
     found = {dues("cron H H * * *", WEDNESDAY, identity=identity)[0] for identity in map(str, range(3000))}
-    # 3,000 sources thrown at 1,440 minutes leave 179 empty; from one number for both they would fill 240.
+    # 3,000 sources thrown at 1,440 minutes leave 179 empty. From one number for both they would fill 240.
     assert len(found) > 1200
 
 

@@ -1,4 +1,4 @@
-"""What sshd is told of a key: the line that authorized_keys has, and what asking costs at most."""
+"""The answer to sshd about a key: the line that authorized_keys has, and the most that asking costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which snapshot, and which names, a person means."""
+"""The snapshot and the names that a person means."""
 
 from __future__ import annotations
 

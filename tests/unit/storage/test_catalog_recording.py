@@ -1,4 +1,4 @@
-"""What a run tells of its changes, and what of it gets into the catalog."""
+"""The changes that a run reports, and their rows in the catalog."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def digest(content: bytes) -> bytes:
 
 
 class Source:
-    """A source whose snapshots are made by hand; ``tell`` says of each what rsync would."""
+    """A source whose snapshots are made by hand. ``tell`` adds the lines that rsync would print of each."""
 
     def __init__(self, directory: Path) -> None:
         self.place = SourceDirectory(directory / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
@@ -139,7 +139,7 @@ def test_a_changed_file_with_several_names_does_not_have_everything_read(source:
 
 
 def with_attribute(path: Path, value: bytes) -> None:
-    """Give the file another attribute and nothing else; the file of the snapshot before stays as it is."""
+    """Give the file another attribute and nothing else. The file of the snapshot before stays as it is."""
     status, content = path.stat(), path.read_bytes()
     path.unlink()
     path.write_bytes(content)
@@ -244,7 +244,7 @@ def test_a_checksum_is_not_carried_over_to_another_file_that_looks_the_same(sour
     rewritten(source.tree / "file", "other")
     os.utime(source.tree / "file", ns=(5, 5))
     source.snapshot([Change(b"file", ChangeKind.CHANGED)], is_complete=False)
-    # Two versions, though nothing but the content differs; and the first, which was read later, is not known.
+    # Two versions, though nothing but the content differs. The first, which was read later, is not known.
     with catalog.open_catalog(source.place, zone=UTC) as opened:
         assert [entry.checksum for entry in opened.history(b"file")][1:] == [digest(b"first"), digest(b"other")]
 

@@ -1,4 +1,5 @@
-"""A tree by hard links is whole, with directories as they were, whoever of several threads made them; or it is an error."""
+"""A tree by hard links is whole, with directories as they were, whichever of several threads made them, or it is an
+error."""
 
 from __future__ import annotations
 

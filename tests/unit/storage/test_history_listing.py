@@ -1,4 +1,4 @@
-"""What counts as a snapshot on disk."""
+"""The entries on disk that count as snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The storage's own secret is kept twice; one that a disk damaged comes back, and is never drawn anew."""
+"""The storage's own secret is kept twice. One that a disk damaged comes back, and is never drawn anew."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def storage(tmp_path: Path, clock: Later) -> StorageConfig:
 
 
 def answer(storage: StorageConfig, clock: Later, *named: str, is_confirmed: bool = False) -> set[str]:
-    """Take an answer that names these machines; those that are let in then."""
+    """Take an answer that names these machines, and return those that are let in then."""
     removal = Removal(storage, clock=clock, is_confirmed=is_confirmed)
     written = authorized_keys.write(storage, {uuid: FLEET[uuid] for uuid in named}, removal)
     lines = storage.ssh.authorized_keys_file.read_text()

@@ -140,7 +140,7 @@ def test_without_a_quota_nothing_is_measured_or_kept(tmp_path: Path, machine_dir
     assert not (storage.state.var_dir / "usage").exists()
 
 
-# --- the watch; the process that it looks at is the test's own
+# --- the watch, whose process is the test's own
 
 
 def watch(tree: Path, bounds: RunLimits, clock: SetClock | None = None) -> Watchdog:

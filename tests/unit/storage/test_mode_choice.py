@@ -1,4 +1,4 @@
-"""Whose word on the snapshot mode counts, and what of an order reaches rsync."""
+"""The source of the snapshot mode that counts, and the part of an order that reaches rsync."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What protects a storage: facts with a verdict, and what to do."""
+"""The protection of a storage: facts with a verdict, and the next step."""
 
 from __future__ import annotations
 

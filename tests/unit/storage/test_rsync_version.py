@@ -1,4 +1,4 @@
-"""Which rsync receives, and from which release on it may (threats M9)."""
+"""The rsync that receives, and the release from which on it may (threats M9)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
 
 class Recorded:
-    """Stands for the coordinator; ``report`` is what was told of the source, as it goes over the wire."""
+    """A stand-in for the coordinator. ``report`` is the report about the source, as it goes over the wire."""
 
     def __init__(self) -> None:
         self.report: dict[str, Any] = {}
@@ -45,7 +45,7 @@ class Recorded:
 
 
 def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **made: str) -> dict[str, Any]:
-    """What is told of a backup that went so."""
+    """Return the report of a backup of that strategy."""
     recorded = Recorded()
     monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: recorded)
     outcome = BackupReport(success=True, snapshot=None, summary="", time_begin=1, time_end=2, **made)

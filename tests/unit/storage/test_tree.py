@@ -1,4 +1,4 @@
-"""Access to what lies on a volume: no link is followed, wherever it lies; with openat2 and without it."""
+"""Access to the files of a volume: no link is followed, wherever it lies, with openat2 and without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a port is, as the kernel's tables say; the tables here are written by the test."""
+"""The owner of a port by the kernel's tables, which the test writes itself."""
 
 from __future__ import annotations
 

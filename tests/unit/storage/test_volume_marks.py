@@ -34,7 +34,7 @@ def mark(directory: Path) -> str:
 
 
 def unmount(storage: StorageConfig) -> Path:
-    """Leave an empty directory in the volume's place, as an unmounted file system does; where the volume is now."""
+    """Leave an empty directory in the volume's place, as an unmounted file system does, and return its new place."""
     path = storage.disk.volumes[0].path
     away = path.with_name("away")
     path.rename(away)

@@ -20,7 +20,7 @@ _GIB = 1024**3
 
 
 def storage(directory: Path, *names: str, **options: dict[str, Any]) -> StorageConfig:
-    """A storage with these volumes, made; ``options`` are those of single volumes."""
+    """Return a storage with these volumes, made. ``options`` are those of single volumes."""
     sections = {}
     for name in names:
         (directory / name).mkdir(parents=True)
