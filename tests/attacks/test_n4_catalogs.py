@@ -136,7 +136,7 @@ def test_n4_a_planted_catalog_is_neither_read_nor_written(
         (directory / "etc.damage.json").write_text(
             '[{"path": "x", "kind": "content", "state": "next_backup", "snapshots": []}]'
         )
-        (directory / "etc.drill.json").write_text('{"end": 1, "success": true, "snapshot": "", "summary": ""}')
+        (directory / "etc.drill.json").write_text('{"success": true, "time_begin": 0, "time_end": 1}')
     before = state(trap), state(volume(machine) / ".catalogs")
     assert machine.back_up().success
     machine.days(1)

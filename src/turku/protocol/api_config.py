@@ -1,7 +1,5 @@
 """The section of agent and storage about the coordinator that they report to."""
 
-# Without "from __future__ import annotations": the annotations hold functions, which need the names of this module.
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated

@@ -160,12 +160,12 @@ def test_a_drill_is_due_once_in_its_days_and_sooner_after_a_failure(machine: Bac
     made = make(machine)
     now = made.end
     assert drill_record.is_due(machine.place, drill_days=30, now=now)
-    drill_record.write(made)
+    drill_record.write(machine.place, made.outcome(machine.storage.integrity))
     assert not drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(days=29))
     assert drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(days=30))
     assert not drill_record.is_due(machine.place, drill_days=0, now=now + timedelta(days=300))
     made.problems.append("a file differs")
-    drill_record.write(made)
+    drill_record.write(machine.place, made.outcome(machine.storage.integrity))
     assert not drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(hours=23))
     assert drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(hours=24))
 

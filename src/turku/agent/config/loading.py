@@ -117,11 +117,11 @@ def _read_sources(directory: Path, faults: list[Fault]) -> dict[str, SourceConfi
             _require_sendable(options)
             sources[name] = SourceConfig(name=name, path=_path(options["path"]), options=options, place=lined)
         except InvalidValue as error:
-            faults.append(Fault(place, loading.sentence(error)))
+            faults.append(Fault(place, error.sentence))
     try:
         names.source_names(sources)
     except InvalidValue as error:
-        faults.append(Fault(str(directory), loading.sentence(error)))
+        faults.append(Fault(str(directory), error.sentence))
     return sources
 
 

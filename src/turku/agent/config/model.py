@@ -1,7 +1,5 @@
 """The agent's configuration: every key, declared once in the section of its consumer."""
 
-# Without "from __future__ import annotations": the annotations hold functions, which need the names of this module.
-
 import shlex
 import socket
 from collections.abc import Mapping, Sequence

@@ -31,10 +31,7 @@ def _shown(form: Any, name: str, value: Any) -> Any:
 
 
 class AuditedMixin(_ModelAdmin):
-    """A mixin for each ModelAdmin.
-
-    It writes the audit entry in the transaction of the page's own change.
-    """
+    """A mixin for each ModelAdmin. It writes the audit entry in the transaction of the page's own change."""
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:  # noqa: FBT001, FBT002  (Django's signature)
         """Return Django's own message.

@@ -17,10 +17,7 @@ class TurkuAdminSite(AdminSite):
     site_url = None
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Show the login page of Django.
-
-        An address that failed too often is refused before its password is checked.
-        """
+        """Show the login page of Django. An address that failed too often is refused before its password is checked."""
         # Models cannot be imported yet when Django imports this module.
         from turku.api.fleet.identity.throttle import LOGINS
         from turku.api.request import client_address

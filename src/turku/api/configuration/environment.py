@@ -237,10 +237,7 @@ def parse_database_url(url: str) -> DatabaseSettings:
 
 
 def read(variables: Mapping[str, str]) -> Environment:
-    """Read the settings from ``variables``.
-
-    It never raises. Errors are in the ``errors`` field.
-    """
+    """Read the settings from ``variables``. It never raises. Errors are in the ``errors`` field."""
     reader = _Reader(variables)
     state_dir = reader.path("TURKU_STATE_DIR", DEFAULT_STATE_DIR)
     hash_keys = reader.secret("TURKU_HASH_KEY")

@@ -45,10 +45,7 @@ def read(path: Path) -> Secret:
 
 
 def read_or_generate(path: Path) -> Secret:
-    """Return the key in the file.
-
-    A missing file is generated. Its directory must exist. Raises ConfigurationError.
-    """
+    """Return the key in the file. A missing file is generated. Its directory must exist. Raises ConfigurationError."""
     try:
         is_missing = not path.exists()
     except OSError:

@@ -32,10 +32,7 @@ def check(until: datetime | None, reason: str, *, now: datetime) -> None:
 
 @transaction.atomic
 def mute(machine: Machine, until: datetime | None, reason: str, *, actor: log.Actor, now: datetime) -> None:
-    """Mute the machine until that moment.
-
-    None, with an empty reason, ends a mute. Raises InvalidValue.
-    """
+    """Mute the machine until that moment. None, with an empty reason, ends a mute. Raises InvalidValue."""
     check(until, reason, now=now)
     locked = Machine.objects.select_for_update(no_key=True).get(pk=machine.pk)
     old = {"date_muted_until": locked.date_muted_until, "mute_reason": locked.mute_reason}

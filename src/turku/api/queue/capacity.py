@@ -27,10 +27,7 @@ def settings_of(storage: Storage) -> StorageSlots:
 
 
 def lane_sizes(settings: StorageSlots) -> dict[Lane, int]:
-    """Return the number of slots of each lane.
-
-    First backups get a quarter if the operator's share does not fit.
-    """
+    """Return the number of slots of each lane. First backups get a quarter if the operator's share does not fit."""
     slots = min(max(settings.effective, 1), queue.SLOTS_LIMIT)
     first = settings.first_slots
     return queue.lanes(slots, first if first is not None and 1 <= first < slots else None)

@@ -163,10 +163,7 @@ def _by_lane(sources: Sequence[Source], rows: Sequence[Slot]) -> Mapping[Lane, l
 
 
 def _held(rows: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, *, now: datetime) -> Slot | None:
-    """Return the machine's own slot of the lane.
-
-    A slot that it holds at its former storage is freed.
-    """
+    """Return the machine's own slot of the lane. A slot that it holds at its former storage is freed."""
     for row in rows:
         if row.machine_id == machine.pk and row.lane == lane:
             if row.storage_id != storage.pk:
@@ -229,10 +226,7 @@ def _may_start(
 
 
 def _take(row: Slot, machine: Machine, *, now: datetime) -> bool:
-    """Take the slot for the machine. Return True if it succeeds.
-
-    Of all that try at the same moment, one succeeds.
-    """
+    """Take the slot for the machine. Return True if it succeeds. Of all that try at the same moment, one succeeds."""
     taken = (
         Slot.objects.exclude(held(now=now))
         .filter(pk=row.pk, retired=False)

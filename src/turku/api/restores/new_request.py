@@ -43,10 +43,7 @@ class RequestedRestore:
 
 
 def create(terms: RequestedRestore, *, actor: log.Actor, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
-    """Create and save the request.
-
-    ``build`` describes the parameters and exceptions.
-    """
+    """Create and save the request. ``build`` describes the parameters and exceptions."""
     request = build(terms, requested_by=actor.name, may_choose_any_machine=may_choose_any_machine, now=now)
     save(request, actor=actor, now=now)
     return request

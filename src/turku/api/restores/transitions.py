@@ -79,10 +79,7 @@ def reject(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
 
 
 def cancel(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
-    """End a request in any open state. A running machine learns it with its next report.
-
-    Raises UsageError.
-    """
+    """End a request in any open state. A running machine learns it with its next report. Raises UsageError."""
     changes = {"state": RequestState.CANCELLED.value, "ended_by": actor.name, "date_ended": now, "date_offered": None}
     if not transition(request, Q(state__in=OPEN), "restore.cancelled", actor, now=now, **changes):
         request.refresh_from_db()

@@ -87,7 +87,7 @@ class _Loader:
         try:
             return key.default(before)
         except InvalidValue as error:
-            self._fault(place, sentence(error))
+            self._fault(place, error.sentence)
         except KeyError:
             # A key that the default depends on has a fault of its own.
             pass
@@ -99,7 +99,7 @@ class _Loader:
             value = self._converted(key, place, parsed, before)
             return value if value is _UNUSABLE or key.key.check is None else key.key.check(value)
         except InvalidValue as error:
-            self._fault(place, sentence(error))
+            self._fault(place, error.sentence)
         return _UNUSABLE
 
     def _converted(self, key: DeclaredKey, place: str, written: Any, before: Mapping[str, Any]) -> Any:
@@ -151,11 +151,6 @@ class _Loader:
 
     def _fault(self, key: str, message: str) -> None:
         self._faults.append(Fault(self._files.place(key), message))
-
-
-def sentence(error: InvalidValue) -> str:
-    """Return the error's message and hint in one line."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def _choices(kind: Any) -> str:

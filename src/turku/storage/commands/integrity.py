@@ -173,7 +173,7 @@ def drill(options: argparse.Namespace, configuration: StorageConfig, clock: Cloc
                 continue
             made = restore_drill.drill(configuration, place, clock=clock)
             try:
-                drill_record.write(made)
+                drill_record.write(place, made.outcome(configuration.integrity))
             except TurkuError as error:
                 made.problems.append(f"the result cannot be recorded: {error.message}")
             integrity = {place.source: SourceIntegrity(drill=made.outcome(configuration.integrity))}

@@ -1,7 +1,5 @@
 """The storage's configuration: every key, declared once in the section of its consumer."""
 
-# Without "from __future__ import annotations": the annotations hold functions, which need the names of this module.
-
 import glob
 import logging
 import os

@@ -33,10 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def fault(configuration: StorageConfig, volume: Volume) -> str | None:  # noqa: PLR0911  (one return for each fault)
-    """Return the fault at the volume's path, or None if it is the volume or may become it.
-
-    Nothing is written.
-    """
+    """Return the fault at the volume's path, or None if it is the volume or may become it. Nothing is written."""
     try:
         found, known = _mark(volume), _remembered(configuration.state, volume)
     except FileNotFoundError:

@@ -83,39 +83,28 @@ class DrillResult:
         )
 
 
-@dataclass(frozen=True)
-class DrillRecord:
-    """One drill. ``end`` is in Unix seconds."""
-
-    end: float
-    success: bool
-    snapshot: str
-    summary: str
-
-
-def read(place: SourceDirectory) -> DrillRecord | None:
+def read(place: SourceDirectory) -> DrillOutcome | None:
     """Return the last drill of the source, or None before the first one."""
     path = database.file_of(place).with_suffix(".drill.json")
     try:
         database.refuse_planted(place, path)
-        return msgspec.convert(json.loads(fs.read_file(path, limit_bytes=_LIMIT_BYTES)), DrillRecord)
+        return msgspec.convert(json.loads(fs.read_file(path, limit_bytes=_LIMIT_BYTES)), DrillOutcome)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
 
 
-def write(made: DrillResult) -> None:
-    """Record the drill as the source's last one. Raises CatalogUnusable, DurableWriteFailed."""
-    path = database.file_of(made.place).with_suffix(".drill.json")
+def write(place: SourceDirectory, outcome: DrillOutcome) -> None:
+    """Record the drill as the last one of the source. Raises CatalogUnusable, DurableWriteFailed."""
+    path = database.file_of(place).with_suffix(".drill.json")
     try:
-        database.make_directory(made.place)
+        database.make_directory(place)
     except OSError as error:
-        raise database.unusable(made.place, error) from error
+        raise database.unusable(place, error) from error
     owner = fs.status(path.parent)
-    record = DrillRecord(made.end.timestamp(), made.is_good, made.snapshot, made.summary)
     is_given = owner is not None and os.geteuid() == 0
     fs.write_json(
         path,
-        msgspec.to_builtins(record),
+        msgspec.to_builtins(outcome),
         owner=(owner.st_uid, owner.st_gid) if owner is not None and is_given else None,
     )
 
@@ -128,4 +117,4 @@ def is_due(place: SourceDirectory, *, drill_days: float, now: datetime) -> bool:
     if last is None:
         return True
     pause = timedelta(days=drill_days) if last.success else min(timedelta(days=drill_days), RETRY)
-    return last.end > now.timestamp() or now.timestamp() - last.end >= pause.total_seconds()
+    return last.time_end > now.timestamp() or now.timestamp() - last.time_end >= pause.total_seconds()

@@ -118,10 +118,7 @@ def push(
 
 
 def arguments(configuration: ReceivingConfig, restore: PreparedRestore, *, port: int, username: str) -> list[str]:
-    """Return the arguments of rsync, to be run in the tree.
-
-    Raises InvalidValue as ``require_valid_username`` does.
-    """
+    """Return the arguments of rsync, to be run in the tree. Raises InvalidValue as ``require_valid_username`` does."""
     request = restore.request
     overwrite = {"never": ["--ignore-existing"], "older": ["--update"], "always": []}[request.overwrite]
     return [

@@ -60,30 +60,26 @@ def _is_authentic(caller: Machine | Storage | None, purpose: Purpose, secret: st
 
 
 def require_machine_secret(machine: Machine | None, secret: str) -> None:
-    """Raise ApiForbidden unless the machine is active and the secret is its own.
-
-    None takes the same time.
-    """
+    """Raise ApiForbidden unless the machine is active and the secret is its own. None takes the same time."""
     if not _is_authentic(machine, Purpose.MACHINE, secret):
         raise invalid_credentials()
 
 
 def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
     """Return the authenticated machine and record its check-in. Raises MalformedMessage, ApiForbidden."""
-    machine, is_proved = authenticate_machine(machine_uuid(uuid_text), secret)
-    if machine is None or not is_proved:
-        raise invalid_credentials()
-    record_check_in(machine, now=now)
-    return machine
+    return _present(*authenticate_machine(machine_uuid(uuid_text), secret), now=now)
 
 
 def require_storage(name_text: str, secret: str, *, now: datetime) -> Storage:
     """Return the authenticated storage and record its check-in. Raises MalformedMessage, ApiForbidden."""
-    storage, is_proved = authenticate_storage(storage_name(name_text), secret)
-    if storage is None or not is_proved:
+    return _present(*authenticate_storage(storage_name(name_text), secret), now=now)
+
+
+def _present(caller: Caller | None, is_proved: bool, *, now: datetime) -> Caller:  # noqa: FBT001
+    if caller is None or not is_proved:
         raise invalid_credentials()
-    record_check_in(storage, now=now)
-    return storage
+    record_check_in(caller, now=now)
+    return caller
 
 
 def require_assigned_machine(storage: Storage, uuid_text: str) -> Machine:

@@ -21,10 +21,7 @@ def prepare(auth: Auth, *, now: datetime) -> Secret:
 
 
 def create(kind: AuthKind, name: str, *, now: datetime, comment: str = "") -> tuple[Auth, Secret]:
-    """Create an Auth and return it with its secret, which is not stored.
-
-    Raises UsageError for a name that is taken.
-    """
+    """Create an Auth and return it with its secret, which is not stored. Raises UsageError for a name that is taken."""
     auth = Auth(kind=kind, name=name, comment=comment)
     secret = prepare(auth, now=now)
     try:

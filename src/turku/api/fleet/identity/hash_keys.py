@@ -1,7 +1,4 @@
-"""The hash keys that the credentials of this database need.
-
-A coordinator without them refuses to start.
-"""
+"""The hash keys that the credentials of this database need. A coordinator without them refuses to start."""
 
 from collections import Counter
 from datetime import datetime

@@ -98,10 +98,7 @@ def make_key(text: str) -> DigestKey:
 
 
 def load(environment: Environment) -> Keyring:
-    """Return the keyring of that environment.
-
-    A missing key file is generated. Raises ConfigurationError.
-    """
+    """Return the keyring of that environment. A missing key file is generated. Raises ConfigurationError."""
     text = environment.hash_keys or key_file.read_or_generate(environment.hash_key_file)
     lines = [line.strip() for line in text.reveal().splitlines()]
     return Keyring(tuple(make_key(line) for line in lines if line))

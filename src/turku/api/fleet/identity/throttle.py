@@ -91,10 +91,7 @@ def network_of(address: str) -> str:
 
 
 class Throttle:
-    """A counter of failures by address.
-
-    ``limit`` is evaluated at each use. A limit of zero disables the throttle.
-    """
+    """A counter of failures by address. ``limit`` is evaluated at each use. A limit of zero disables the throttle."""
 
     def __init__(
         self,

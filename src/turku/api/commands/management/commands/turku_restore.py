@@ -28,10 +28,7 @@ _WHERE = "--directory /new --reason x"
 
 
 def _named_request(text: str) -> RestoreRequest:
-    """Return the one request whose id is, or begins with, the text.
-
-    Raises UsageError for none and for several.
-    """
+    """Return the one request whose id is, or begins with, the text. Raises UsageError for none and for several."""
     rows = RestoreRequest.objects.select_related("source__machine", "target")
     uuid = uuid_of(text)
     found = list(rows.filter(pk=uuid) if uuid else rows.filter(uuid_begins("id", text)).order_by()[:2])
