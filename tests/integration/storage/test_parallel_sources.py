@@ -14,6 +14,7 @@ import pytest
 from tests.support.backed_up_machine import StorageClock, order, storage_configuration
 from tests.support.rsyncd import Rsyncd
 
+from turku.core import command
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
@@ -158,6 +159,18 @@ def test_they_share_the_machines_quota(daemon: Rsyncd, tmp_path: Path) -> None:
     # What one has written before the other ends still counts.
     third = watchdog.Watchdog(bounds[0], process=os.getpid(), tree=machine_dir, machine_dir=machine_dir)
     assert "quota" in (third._bytes_violation() or "")
+
+
+def test_the_bytes_of_a_run_that_ends_before_its_first_check_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "_CHECK_SECONDS", 60.0)
+    # As with bubblewrap, the process that writes is a child of the one that was started.
+    script = "dd if=/dev/zero of=large bs=1M count=1 status=none; true"
+    with command.start(["sh", "-c", script], working_directory=tmp_path) as child:
+        watched = watchdog.Watchdog(limits.RunLimits(), process=child.pid, tree=tmp_path)
+        watchdog.wait_for(child, watched)
+    assert watched.written_bytes >= 1024 * 1024
 
 
 def job(machine_dir: Path, daemon: Rsyncd, name: str) -> BackupJob:

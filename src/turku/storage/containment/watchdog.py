@@ -149,18 +149,23 @@ class Watchdog:
         seconds = self.clock.monotonic_seconds() - self._begin_monotonic
         if limits.seconds is not None and seconds > limits.seconds:
             return f"it ran longer than {limits.seconds:g} s (max_run_seconds)"
-        written, memory = usage(self.process)
-        self.written_bytes = max(self.written_bytes, written)
+        memory = self.measure()
         if limits.memory_bytes is not None and memory > limits.memory_bytes:
             return f"it used more than {limits.memory_bytes} bytes of memory (max_run_memory_bytes)"
         violation = self._space_violation()
         self.exceeds_space = violation is not None
         return violation
 
+    def measure(self) -> int:
+        """Count the bytes written so far, also by a child that ended and was not reaped. Return its memory in bytes."""
+        written, memory = usage(self.process)
+        self.written_bytes = max(self.written_bytes, written)
+        return memory
+
     def total_written_bytes(self) -> int:
         """Return the bytes that the run used in the end, rather too many than too few.
 
-        A short run may end before its first check. The space that the volume lost meanwhile then counts for it.
+        Some file systems report no bytes. The space that the volume lost meanwhile then counts for the run.
         """
         return max(self.written_bytes, self._before.available_bytes - free_space(self.tree).available_bytes)
 
@@ -215,6 +220,7 @@ def wait_for(child: Child, watchdog: Watchdog, cancellation: Cancellation = NEVE
             if violation is not None:
                 kind = SpaceLimitExceeded if watchdog.exceeds_space else BackupFailed
                 raise kind(f"the run was ended: {violation}", hint="raise the limit if this was meant to be")
+        watchdog.measure()
     finally:
         os.close(descriptor)
     return child.wait(_CHECK_SECONDS)
