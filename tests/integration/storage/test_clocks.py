@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -207,22 +206,10 @@ def test_a_session_tells_its_log_and_the_coordinator_of_a_clock_that_is_wrong(
 ) -> None:
     uuid = machine.machine_dir.name
     answer = json.dumps({"machine": {"uuid": uuid, "scheduled_sources": {}}}).encode()
-    with coordinator(answer, ahead=timedelta(hours=-3)) as api_url, watching_agent() as agent:
+    with coordinator(answer, ahead=timedelta(hours=-3)) as api_url, SessionCancellation(None) as agent:
         request = SessionRequest("checkin", 50000)
         session = Checkin(with_values(machine.storage, api_url=api_url), uuid, request, agent, SYSTEM_CLOCK)
         session.run()
     (warning,) = session.warnings
     assert warning.startswith("the clock of this storage is 3 h ahead of the clock of the coordinator")
     assert warning in caplog.text
-
-
-@contextmanager
-def watching_agent() -> Iterator[SessionCancellation]:
-    """An agent that stays."""
-    reading, writing = os.pipe()
-    try:
-        with SessionCancellation(reading) as agent:
-            yield agent
-    finally:
-        os.close(writing)
-        os.close(reading)

@@ -12,17 +12,16 @@ from typing import Any
 
 import pytest
 from tests.support.backed_up_machine import StorageClock, order, storage_configuration
+from tests.support.recording_coordinator import RecordingCoordinator
 from tests.support.rsyncd import Rsyncd
 
 from turku.core import command
-from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.storage.backup.job import BackupJob, BackupReport
 from turku.storage.backup.run import back_up
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits, watchdog
-from turku.storage.session import checkin
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
 pytestmark = pytest.mark.storage_rsync
@@ -30,29 +29,6 @@ pytestmark = pytest.mark.storage_rsync
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 # Each rsync says when it begins and ends, and takes its time.
 TRACING = 'echo "+" >> {log}; sleep 0.5; "$0" "$@"; code=$?; echo "-" >> {log}; exit $code'
-
-
-class Reports:
-    """Stands for the coordinator: says what is due, and keeps what is reported."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
-        self.told: list[str] = []
-
-    def clock_warning(self, _clock: Clock) -> str:
-        return ""
-
-    def call(self, name: str, message: Any, answer: Any) -> Any:
-        from turku.protocol.messages import ScheduledMachine, StorageCredentials, StoragePingCheckinAnswer
-
-        if name == "storage_ping_checkin":
-            return StoragePingCheckinAnswer(
-                ScheduledMachine(uuid=UUID, scheduled_sources={each: order() for each in self.names})
-            )
-        [(source, report)] = message(StorageCredentials("primary", "secret")).machine.sources.items()
-        assert report.success, report.summary
-        self.told.append(source)
-        return None
 
 
 def most_at_once(log: Path) -> int:
@@ -80,7 +56,6 @@ def daemon(tmp_path: Path) -> Iterator[Rsyncd]:
 def test_so_many_at_once_and_each_is_reported(
     daemon: Rsyncd,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     storages: dict[str, int],
     machines: int | None,
     most: int,
@@ -91,22 +66,18 @@ def test_so_many_at_once_and_each_is_reported(
         tmp_path / "storage", rsync_command=["sh", "-c", script, "rsync"], sandbox="off", **storages
     )
     (tmp_path / "storage" / "volume").mkdir()
-    reports = Reports(["a", "b", "c", "d"])
-    monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: reports)
+    coordinator = RecordingCoordinator(**dict.fromkeys("abcd", order()))
     extra: dict[str, Any] = {} if machines is None else {"parallel_sources": machines}
     request = SessionRequest(
         action="checkin",
         port=daemon.port,
-        sources=dict.fromkeys(reports.names, SourceCredentials(daemon.username, daemon.password)),
+        sources=dict.fromkeys(coordinator.due, SourceCredentials(daemon.username, daemon.password)),
         **extra,
     )
-    read_end, write_end = os.pipe()
-    with SessionCancellation(read_end) as agent:
-        checkin.Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
-        os.close(write_end)
-    assert sorted(reports.told) == ["a", "b", "c", "d"]
+    coordinator.check_in(storage, UUID, request)
+    assert {name: report["success"] for name, report in coordinator.reports.items()} == dict.fromkeys("abcd", True)
     assert most_at_once(log) == most
-    for name in reports.names:
+    for name in coordinator.due:
         assert (tmp_path / "storage" / "volume" / UUID / f"{name}.snapshots" / "latest" / "file").read_text() == name
 
 

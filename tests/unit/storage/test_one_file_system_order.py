@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from msgspec import UNSET, UnsetType
 from tests.support.backed_up_machine import order, storage_configuration
+from tests.support.recording_coordinator import RecordingCoordinator
 
-from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol import codec
-from turku.protocol.messages import (
-    ScheduledMachine,
-    SessionRequest,
-    SourceCredentials,
-    StoragePingCheckinAnswer,
-)
+from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.storage.backup.job import BackupJob, BackupReport, transfer_options
 from turku.storage.session import checkin
-from turku.storage.session.cancellation import SessionCancellation
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
-
-
-class Due:
-    """Stands for the coordinator, which has the option on."""
-
-    def call(self, name: str, _message: Any, _answer: Any) -> Any:
-        if name == "storage_ping_checkin":
-            due = {"etc": order(one_file_system=True)}
-            return StoragePingCheckinAnswer(ScheduledMachine(uuid=UUID, scheduled_sources=due))
-        return None
-
-    def clock_warning(self, _clock: Any) -> str:
-        return ""
 
 
 @pytest.mark.parametrize(("told", "is_asked_of_rsync"), [(UNSET, True), (True, False), (False, False)])
@@ -53,16 +32,12 @@ def test_rsync_is_asked(
         asked.append(transfer_options(job.order, storage.receiving).one_file_system)
         return BackupReport(success=True, snapshot=None, summary="", time_begin=1, time_end=2)
 
-    monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: Due())
     monkeypatch.setattr(checkin, "back_up", back_up)
     (tmp_path / "storage" / "volume").mkdir()
     credentials = SourceCredentials("user", "password", one_file_system=told)
     request = SessionRequest(action="checkin", port=1024, sources={"etc": credentials})
     assert codec.decode(msgspec.json.encode(request), SessionRequest) == request
-    read_end, write_end = os.pipe()
-    with SessionCancellation(read_end) as agent:
-        checkin.Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
-        os.close(write_end)
+    RecordingCoordinator(etc=order(one_file_system=True)).check_in(storage, UUID, request)
     assert asked == [is_asked_of_rsync]
 
 
