@@ -130,7 +130,7 @@ def test_c1_a_storage_is_known_by_its_key_under_any_name_and_address(
     assert machine.ping().returncode == 0
 
 
-def test_c1_what_an_administrator_accepts_is_trusted_from_then_on(
+def test_c1_a_key_that_an_administrator_accepts_is_trusted_from_then_on(
     machine: Machine, api: V1Api, attacker: Attacker
 ) -> None:
     api.storages["new"] = attacker.address

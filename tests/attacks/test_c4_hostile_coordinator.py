@@ -41,7 +41,9 @@ def test_the_storage_s_own_floor_stands(machine: BackedUpMachine, hostile: dict[
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_it_orders_away_can_be_brought_back_for_days(machine: BackedUpMachine, hostile: dict[str, Any]) -> None:
+def test_snapshots_that_it_orders_away_can_be_restored_from_the_trash_for_days(
+    machine: BackedUpMachine, hostile: dict[str, Any]
+) -> None:
     before = machine.days(8)
     known = {name: fingerprint(machine.place.snapshot(name)) for name in before}
     for _ in range(4):
@@ -68,7 +70,7 @@ def test_the_trash_goes_by_the_storage_s_clock_alone(machine: BackedUpMachine) -
     assert not set(trashed) & {each.name for each in trash.trashed_snapshots(machine.place)}
 
 
-def test_an_order_without_a_source_prunes_nothing(machine: BackedUpMachine) -> None:
+def test_an_order_without_a_source_removes_no_snapshot(machine: BackedUpMachine) -> None:
     # Unpublished, reassigned, inactive: the storage is not asked, and only a success prunes.
     before = machine.days(5)
     machine.clock.moment += timedelta(days=300)

@@ -61,7 +61,7 @@ def test_c5_a_lawful_answer_makes_a_lawful_line(storage: OrderedStorage) -> None
 
 
 @pytest.mark.parametrize("key", HOSTILE_KEYS.values(), ids=HOSTILE_KEYS)
-def test_c5_what_is_not_one_key_is_left_out_and_the_others_stay(storage: OrderedStorage, key: str) -> None:
+def test_c5_a_text_that_is_not_one_key_is_left_out_and_the_others_stay(storage: OrderedStorage, key: str) -> None:
     update(storage, {OTHER: {"ssh_public_key": key}, UUID: {"ssh_public_key": storage.public_key}})
     (line,) = storage.host.lines
     assert LAWFUL_LINE.fullmatch(line)
@@ -70,7 +70,9 @@ def test_c5_what_is_not_one_key_is_left_out_and_the_others_stay(storage: Ordered
 
 
 @pytest.mark.parametrize("uuid", HOSTILE_UUIDS.values(), ids=HOSTILE_UUIDS)
-def test_c5_what_is_no_uuid_becomes_neither_line_nor_command_nor_link(storage: OrderedStorage, uuid: str) -> None:
+def test_c5_a_text_that_is_no_uuid_becomes_neither_line_nor_command_nor_link(
+    storage: OrderedStorage, uuid: str
+) -> None:
     update(storage, {uuid: {"ssh_public_key": new_ssh_key(), "unit_name": "web"}})
     assert storage.host.lines == []
     assert list((storage.host.var_dir / "machines").iterdir()) == []

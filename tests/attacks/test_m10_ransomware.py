@@ -93,7 +93,7 @@ def judge(machine: BackedUpMachine, judgement: str) -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-def test_an_attack_is_kept_apart_and_pruning_freezes(
+def test_an_attack_is_quarantined_and_retention_freezes(
     machine: BackedUpMachine, attack: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     machine.days(3)
@@ -145,7 +145,7 @@ def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: Bac
     assert machine.back_up().findings
 
 
-def test_a_first_backup_an_upgrade_and_touched_files_are_not_suspicious(machine: BackedUpMachine) -> None:
+def test_a_first_backup_an_upgrade_and_touched_files_are_no_anomaly(machine: BackedUpMachine) -> None:
     assert machine.back_up().findings == ()
     rewrite(machine.source_dir, FILES // 10)
     (machine.source_dir / "new").write_text("new")
@@ -160,7 +160,7 @@ def test_a_first_backup_an_upgrade_and_touched_files_are_not_suspicious(machine:
     assert machine.back_up().findings == ()
 
 
-def test_judged_bad_it_counts_nowhere_and_the_machine_can_recover(machine: BackedUpMachine) -> None:
+def test_a_rejected_snapshot_counts_nowhere_and_the_machine_can_restore(machine: BackedUpMachine) -> None:
     good = machine.days(3)
     kept = {path.name: path.read_bytes() for path in files_of(machine.source_dir)}
     rewrite(machine.source_dir)
@@ -183,7 +183,7 @@ def test_judged_bad_it_counts_nowhere_and_the_machine_can_recover(machine: Backe
     assert bad not in machine.snapshots()
 
 
-def test_judged_clean_it_is_usual_from_then_on(machine: BackedUpMachine) -> None:
+def test_an_accepted_snapshot_is_in_the_baseline_from_then_on(machine: BackedUpMachine) -> None:
     machine.days(3)
     rewrite(machine.source_dir)
     outcome = machine.back_up(retention=RULES)
@@ -196,7 +196,7 @@ def test_judged_clean_it_is_usual_from_then_on(machine: BackedUpMachine) -> None
     assert machine.snapshots() == [again.snapshot]
 
 
-def test_a_run_that_breaks_off_does_not_hide_what_it_brought_over(machine: BackedUpMachine) -> None:
+def test_a_run_that_breaks_off_does_not_hide_its_transferred_files(machine: BackedUpMachine) -> None:
     machine.days(2)
     rewrite(machine.source_dir)
     assert not machine.with_rsync(*FAILING_RSYNC).back_up().success

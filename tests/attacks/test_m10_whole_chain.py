@@ -10,7 +10,7 @@ from tests.support.fleet import Fleet
 from turku.demo import programs
 
 
-def test_an_encrypted_machine_is_on_the_audit_log_until_the_operator_has_judged(tmp_path: Path) -> None:
+def test_an_encrypted_machine_is_on_the_audit_log_until_the_operator_has_reviewed(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for number in range(30):

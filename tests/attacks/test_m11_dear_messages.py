@@ -124,7 +124,7 @@ def test_m11_a_flood_of_schedules_keeps_nobody_waiting(guarded: Coordinator) -> 
 
 
 @pytest.mark.parametrize("refused", [thousand(frequency="cron @ ~ 30 2 *"), thousand(path="x")], ids=["cron", "path"])
-def test_m11_what_is_refused_counts_as_what_is_taken(cast: HttpCast, refused: dict[str, Any]) -> None:
+def test_m11_refused_messages_count_like_accepted_ones(cast: HttpCast, refused: dict[str, Any]) -> None:
     mallory = cast.machine()
     mallory.update_config({})
     workers = 2
@@ -140,7 +140,7 @@ def test_m11_what_is_refused_counts_as_what_is_taken(cast: HttpCast, refused: di
     assert status_of(lambda: cast.alice.update_config({"etc": {"path": "/etc"}})) == 200, "others are not refused"
 
 
-def test_m11_who_cannot_prove_it_counts_for_nobody(cast: HttpCast) -> None:
+def test_m11_a_caller_with_a_wrong_secret_counts_for_nobody(cast: HttpCast) -> None:
     posing = V1Machine(cast.post, uuid=cast.alice.uuid)
     with cheap(cast.coordinator):
         assert {send(posing, thousand(frequency="cron H H H H H")) for _ in range(100)} == {403}

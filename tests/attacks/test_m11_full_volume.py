@@ -113,7 +113,7 @@ def test_a_flood_of_files_does_not_keep_the_inodes(neighbours: Neighbours) -> No
     assert neighbours.honest.back_up().success
 
 
-def test_below_the_low_water_mark_no_run_starts_and_nothing_is_pruned(neighbours: Neighbours) -> None:
+def test_below_the_low_water_mark_no_run_starts_and_no_snapshot_is_removed(neighbours: Neighbours) -> None:
     filler = neighbours.volume / "somebody else's"
     filler.write_bytes(b"x" * 55 * MIB)
     outcome = neighbours.honest.back_up(retention="last 1 snapshots")

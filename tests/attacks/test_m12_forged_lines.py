@@ -191,7 +191,7 @@ def told(answers: list[object]) -> tuple[list[ManifestEntry], list[object]]:
 
 @pytest.mark.parametrize("messages", [LINES, HIDING, FLOOD], ids=["forged", "hiding", "flood"])
 @pytest.mark.parametrize("paths", [("wanted",), ()], ids=["a path", "all"])
-def test_m12_a_forged_line_changes_nothing_in_what_the_agent_is_told(
+def test_m12_a_forged_line_changes_nothing_in_the_answers_to_the_agent(
     push: Push, messages: list[bytes], paths: tuple[str, ...]
 ) -> None:
     honest = told(push([], *paths))
@@ -203,14 +203,14 @@ def test_m12_a_forged_line_changes_nothing_in_what_the_agent_is_told(
     assert told(push(messages, *paths)) == honest
 
 
-def test_m12_what_was_recorded_without_a_checksum_is_said_to_be_unverified(push: Push) -> None:
+def test_m12_a_file_recorded_without_a_checksum_is_said_to_be_unverified(push: Push) -> None:
     entries, _deleted = told(push([line("<f+++++++++", "wanted/without-checksum")], "wanted"))
     by_path = {entry.path: entry for entry in entries}
     assert by_path["wanted/without-checksum"].checksum is None
     assert by_path["wanted/sent"].checksum is not None
 
 
-def test_m12_nor_is_it_told_of_what_it_did_not_ask_for(push: Push) -> None:
+def test_m12_the_answers_name_nothing_that_it_did_not_ask_for(push: Push) -> None:
     answers = push(LINES, "wanted/sent")
     entries, _deleted = told(answers)
     assert [(entry.path, entry.checksum is not None) for entry in entries] == [("wanted/sent", True)]
@@ -254,7 +254,7 @@ def test_m12_nor_is_one_that_was_put_there_before(
     assert not (tmp_path / "target/wanted/sent").exists()
 
 
-def test_m12_what_rsync_says_does_not_tell_where_the_tree_lies(push: Push, machine: BackedUpMachine) -> None:
+def test_m12_the_messages_of_rsync_do_not_show_where_the_tree_lies(push: Push, machine: BackedUpMachine) -> None:
     tree = machine.newest_tree()
     answers = push([], "wanted/sent", sandboxed="off", meanwhile=(tree / "wanted/sent").unlink, exit_code=23)
     (end,) = (each for each in answers if isinstance(each, RestoreEnd))

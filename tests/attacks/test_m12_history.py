@@ -184,7 +184,7 @@ def test_m12_nor_a_path(scene: Scene, path: Any) -> None:
 
 @pytest.mark.parametrize("what", ["ls", "versions"])
 @pytest.mark.parametrize("path", ["../../{alice}/etc.snapshots", "up/directory/file"])
-def test_m12_nor_a_path_that_is_looked_at(scene: Scene, what: str, path: str) -> None:
+def test_m12_nor_a_path_that_is_browsed(scene: Scene, what: str, path: str) -> None:
     answers = scene.ask("browse", listing=what, sources=["etc"], path=path.format(alice=scene.alice.uuid))
     assert refused(answers) in ("invalid-value", "not-in-history")
 

@@ -32,7 +32,7 @@ def cast(coordinator: Coordinator) -> HttpCast:
 
 
 @pytest.mark.parametrize("key", HOSTILE_KEYS.values(), ids=HOSTILE_KEYS)
-def test_m1_what_is_not_one_key_is_refused_everywhere(cast: HttpCast, key: str) -> None:
+def test_m1_a_text_that_is_not_one_key_is_refused_everywhere(cast: HttpCast, key: str) -> None:
     before = cast.machine_row()
     machine = {"uuid": cast.alice.uuid, "secret": cast.alice.secret}
     with pytest.raises(Refused) as refused:

@@ -52,7 +52,7 @@ def test_a_quicker_schedule_is_no_way_around_it(machine: BackedUpMachine) -> Non
     assert machine.snapshots()[:-1] == before
 
 
-def test_nor_is_a_coordinator_of_the_existing_system_which_tells_no_slot(machine: BackedUpMachine) -> None:
+def test_nor_is_a_coordinator_of_the_existing_system_which_sends_no_period(machine: BackedUpMachine) -> None:
     machine.storage = with_values(machine.storage, minimum_period_seconds=3600)
     before = machine.days(5, retention="last 5 snapshots")
     flood(machine, 12, retention="last 5 snapshots")
@@ -71,13 +71,13 @@ def test_the_operator_s_floor_keeps_what_the_machine_s_rules_would_not(machine: 
     assert machine.snapshots()[:6] == before
 
 
-def test_a_floor_that_is_not_understood_prunes_nothing(machine: BackedUpMachine) -> None:
+def test_a_floor_that_is_not_understood_removes_no_snapshot(machine: BackedUpMachine) -> None:
     before = machine.days(3)
     flood(machine, 2, retention="last 1 snapshots", retention_floor="all of it")
     assert machine.snapshots()[:3] == before
 
 
-def test_what_is_pruned_all_the_same_is_in_the_trash(machine: BackedUpMachine) -> None:
+def test_snapshots_that_retention_removes_all_the_same_are_in_the_trash(machine: BackedUpMachine) -> None:
     machine.storage = with_values(machine.storage, trash_days=7)
     before = machine.days(4)
     flood(machine, 5, retention="last 1 snapshots")

@@ -326,7 +326,7 @@ def test_m6_file_transfer_programs_get_nothing(storage_with_line: Target, tmp_pa
         "\x1b[31m",
     ],
 )
-def test_m6_what_the_machine_asks_for_is_data_to_the_real_forced_command(tmp_path: Path, words: str) -> None:
+def test_m6_the_requests_of_a_machine_are_data_to_the_real_forced_command(tmp_path: Path, words: str) -> None:
     planted = tmp_path / "planted"
     asked = f"{words.format(planted)}\n[2026-01-01 00:00:00,000 forged] INFO: all is well"
     forced = f"{PROGRAMS / 'turku-storage-ping'} --debug"
@@ -343,7 +343,7 @@ def test_m6_what_the_machine_asks_for_is_data_to_the_real_forced_command(tmp_pat
     assert "\x1b" not in log
 
 
-def test_m6_what_no_line_can_forbid_is_told_by_check(tmp_path: Path) -> None:
+def test_m6_check_reports_everything_that_no_line_can_forbid(tmp_path: Path) -> None:
     planted, port = tmp_path / "planted", free_port()
     with target(tmp_path / "storage", LINE, "GatewayPorts yes", "AcceptEnv *") as storage:
         fact = sshd_protection.sshd_fact(storage.effective, user=storage.sshd.user)

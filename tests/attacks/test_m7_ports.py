@@ -74,7 +74,7 @@ def test_m7_another_machines_tunnel_is_refused(storage: OrderedStorage) -> None:
 
 
 @pytest.mark.parametrize("port", [0, 1, 22, 1023, 65_536, -1, "22", None, True, 50_000.5, [50_000]])
-def test_m7_what_is_no_port_of_a_tunnel_is_malformed(storage: OrderedStorage, port: Any) -> None:
+def test_m7_a_value_that_is_no_port_of_a_tunnel_is_malformed(storage: OrderedStorage, port: Any) -> None:
     exit_code, output = check_in(storage, port)
     assert exit_code == 76
     assert "`port`" in output

@@ -128,7 +128,7 @@ def scene(fleet: Fleet, tmp_path: Path, source: Path) -> Iterator[History]:
         shutil.rmtree(fleet.directory / name)
 
 
-def test_m8_a_permit_for_one_snapshot_tells_of_no_other(scene: History) -> None:
+def test_m8_a_grant_for_one_snapshot_shows_no_other(scene: History) -> None:
     # All that can be asked is in tests/integration/storage/test_history_view.py, without the programs around it.
     request = scene.running("--snapshot", scene.approved)
     approved, after = SnapshotChoice(scene.approved), SnapshotChoice(scene.after)
@@ -155,7 +155,7 @@ def test_m8_a_permit_for_one_snapshot_tells_of_no_other(scene: History) -> None:
     assert "sshd_config" in told[9]
 
 
-def test_m8_a_permit_for_some_paths_tells_of_no_other(scene: History, source: Path) -> None:
+def test_m8_a_grant_for_some_paths_shows_no_other(scene: History, source: Path) -> None:
     request = scene.running("--snapshot", scene.approved, "--path", "ssh/key")
     approved = SnapshotChoice(scene.approved)
     told = [
@@ -189,7 +189,7 @@ def test_m8_a_machine_does_not_learn_which_sources_another_has(scene: History) -
 
 
 @pytest.mark.parametrize("words", [(), ("--at", "1 second ago")], ids=["latest", "a moment"])
-def test_m8_what_a_choice_means_is_settled_when_it_is_used_first(
+def test_m8_the_snapshot_of_a_choice_is_settled_when_it_is_used_first(
     scene: History, source: Path, words: tuple[str, ...]
 ) -> None:
     if words:

@@ -136,7 +136,7 @@ def test_m8_only_a_request_that_was_approved_is_picked_up(scene: Scene) -> None:
         assert scene.row(request)["state"] == state
 
 
-def test_s1_a_storage_is_permitted_nothing_of_what_another_keeps(scene: Scene) -> None:
+def test_s1_a_storage_gets_no_grant_for_the_history_of_another(scene: Scene) -> None:
     alice, bob, mallory, eve = scene.cast.alice, scene.cast.bob, scene.mallory, scene.eve
     request = scene.request(onto=mallory)
     scene.tell(mallory, request, "picked_up")

@@ -33,7 +33,7 @@ def place(tmp_path: Path) -> SourceDirectory:
     return place
 
 
-def test_a_name_that_rsync_told_leads_nowhere_out_of_the_tree(place: SourceDirectory, tmp_path: Path) -> None:
+def test_a_name_that_rsync_printed_leads_nowhere_out_of_the_tree(place: SourceDirectory, tmp_path: Path) -> None:
     tree = place.working_tree
     tree.mkdir()
     (tree / "link").symlink_to(tmp_path / "11111111-1111-4111-8111-111111111111" / "etc")
@@ -72,9 +72,7 @@ def test_a_database_in_the_machine_s_directory_is_never_opened(place: SourceDire
     assert place.machine_dir not in database.file_of(place).parents
 
 
-def test_a_snapshot_that_is_a_link_to_another_machine_is_not_looked_into(
-    place: SourceDirectory, tmp_path: Path
-) -> None:
+def test_a_snapshot_that_is_a_link_to_another_machine_is_not_read(place: SourceDirectory, tmp_path: Path) -> None:
     place.snapshot(SECOND).symlink_to(tmp_path / "11111111-1111-4111-8111-111111111111" / "etc")
     place.snapshot("etc_20261101-140000_0003").symlink_to("../../11111111-1111-4111-8111-111111111111/etc")
     with catalog.open_catalog(place, zone=UTC) as opened:

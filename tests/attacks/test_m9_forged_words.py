@@ -157,7 +157,9 @@ STATISTICS = [
 
 
 @pytest.mark.parametrize("forged", [NOBODYS, xxhash.xxh128(EVIL).digest()], ids=["nobody's", "the attacker's"])
-def test_m13_a_forged_line_about_a_hard_link_of_an_unchanged_file_heals_nothing(victim: Victim, forged: bytes) -> None:
+def test_m13_a_forged_line_about_a_hard_link_of_an_unchanged_file_repairs_nothing(
+    victim: Victim, forged: bytes
+) -> None:
     # F2 and F3 of the audit: `zz` is the inode of all past snapshots, and the line gives it another checksum.
     told = line(b"hf+++++++++", forged, b"zz")
     victim.succeed(
@@ -190,7 +192,7 @@ def test_m13_a_forged_line_about_a_hard_link_of_an_unchanged_file_heals_nothing(
     ],
     ids=["deleted", "changed", "outside", "statistics", "takes in a line", "mark", "cut", "no end"],
 )
-def test_m9_no_words_of_a_daemon_keep_a_changed_file_from_being_looked_at(victim: Victim, said: list[bytes]) -> None:
+def test_m9_no_words_of_a_daemon_keep_a_changed_file_from_being_read(victim: Victim, said: list[bytes]) -> None:
     changed = [Forged(b"old.doc", EVIL, time=TIME + 555), Forged(b"zz", OLD)]
     server = ForgingRsyncServer(changed, said=said, said_before_file=said, said_after=said)
     victim.succeed(server)
@@ -202,7 +204,7 @@ def test_m9_no_words_of_a_daemon_keep_a_changed_file_from_being_looked_at(victim
     assert (victim.newest() / "old.doc").read_bytes() == EVIL
 
 
-def test_m9_another_content_of_the_same_size_and_time_is_looked_at_although_its_line_is_hidden(
+def test_m9_another_content_of_the_same_size_and_time_is_read_although_its_line_is_hidden(
     victim: Victim, mode: type[SnapshotMode]
 ) -> None:
     # A file that is known to be damaged has all files compared, whatever their size and time.
@@ -215,7 +217,7 @@ def test_m9_another_content_of_the_same_size_and_time_is_looked_at_although_its_
     victim.assert_past_is_unchanged()
 
 
-def test_m9_what_a_run_that_broke_off_had_written_is_looked_at_by_the_next(victim: Victim) -> None:
+def test_m9_the_files_of_a_run_that_broke_off_are_read_by_the_next(victim: Victim) -> None:
     # Other content under another time, then under the old time, then nothing: the last run has no line about it.
     for time in (TIME + 555, TIME):
         evil = [Forged(b"diary", b"day 3\n"), Forged(b"old.doc", EVIL, time=time), Forged(b"zz", OLD, time=time)]

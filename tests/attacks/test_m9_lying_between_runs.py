@@ -57,7 +57,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_what_was_not_asked_for_changes_no_snapshot(machine: BackedUpMachine, lie: str) -> None:
+def test_a_file_that_was_not_asked_for_changes_no_snapshot(machine: BackedUpMachine, lie: str) -> None:
     before = kept(machine)
     # The receiver does all that the sender wants: whatever it checks of its own accord, nobody relies on it.
     newest = machine.place.snapshot(machine.snapshots()[-1])

@@ -181,7 +181,7 @@ def test_a_forged_hard_link_links_nothing_of_others(volume: Volume, place: int) 
 
 
 @pytest.mark.parametrize("name", [b"../../" + VICTIM.encode() + b"/etc/file", b"/etc/shadow", b"../canary/file"])
-def test_no_file_outside_is_taken_as_a_base_to_be_told_to_the_daemon(volume: Volume, name: bytes) -> None:
+def test_no_file_outside_is_a_base_whose_content_reaches_the_daemon(volume: Volume, name: bytes) -> None:
     outcome = volume.attack([Entry(b"file")], basis_name=name)
     trees = [path for path in volume.attacker.rglob("*") if path.is_file()]
     assert not any(b"history" in path.read_bytes() or b"root:" in path.read_bytes() for path in trees)
@@ -332,7 +332,7 @@ def test_a_link_that_an_older_fault_left_leads_no_commit_into_another_machines_d
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("trap", ["pipe", "endless"])
 @pytest.mark.parametrize("mode", ["link-dest", "none"])
-def test_what_an_older_fault_left_among_the_storages_notes_neither_stops_nor_fills_it(
+def test_leftovers_of_an_older_fault_among_the_storages_notes_neither_stop_nor_fill_it(
     volume: Volume, trap: str, mode: str
 ) -> None:
     assert volume.attack([Entry(b"file")]).success

@@ -177,7 +177,7 @@ def test_n4_on_a_shared_volume_with_the_sticky_bit_a_catalog_of_ours_is_kept(mac
         (0o700, 0, None),
     ],
 )
-def test_n4_the_check_tells_of_a_volume_that_others_may_write_to(
+def test_n4_the_check_names_a_volume_that_others_may_write_to(
     machine: BackedUpMachine, mode: int, owner: int, verdict: Verdict | None
 ) -> None:
     own = machine.storage.disk.volumes[0]

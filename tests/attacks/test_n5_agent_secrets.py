@@ -51,7 +51,7 @@ def test_n5_no_program_prints_a_secret_however_much_it_says(machine: Machine, ap
         assert "a code that nobody gave me" not in text
 
 
-def test_n5_one_time_passwords_are_told_to_the_storage_only(
+def test_n5_one_time_passwords_are_sent_to_the_storage_only(
     machine: Machine, hostile: HostileStorage, open_session: StartPing
 ) -> None:
     machine.source("etc", "/etc/ssh")

@@ -107,7 +107,7 @@ def test_n5_passwords_of_people_are_nowhere(quiet: Coordinator) -> None:
     assert MARK not in json.dumps(cast.rows("SELECT * FROM audit_auditentry"))
 
 
-def test_n5_what_is_printed_for_support_has_no_keys(quiet: Coordinator) -> None:
+def test_n5_the_output_for_support_has_no_keys(quiet: Coordinator) -> None:
     keys = [(quiet.state_dir / name).read_text().strip() for name in ("secret_key", "hash_key")]
     printed = "".join(
         quiet.manage(*arguments, check=False)

@@ -54,7 +54,7 @@ def test_s1_another_storages_machine_does_not_exist(cast: HttpCast, mallory: V1S
         assert not cast.rows(f"SELECT * FROM {table} WHERE source_id = ?", sources[0]["id"])
 
 
-def test_s1_it_is_told_of_its_own_machines_only(cast: HttpCast, mallory: V1Storage) -> None:
+def test_s1_it_hears_of_its_own_machines_only(cast: HttpCast, mallory: V1Storage) -> None:
     assert cast.alice.uuid not in mallory.update_config()
     assert set(cast.bob.update_config()) == {cast.alice.uuid}
 

@@ -242,7 +242,7 @@ def test_s3_there_is_no_module_before_the_machine_has_agreed_and_none_after(
     ],
     ids=["up", "absolute", "empty", "parents outside", "parents not asked for"],
 )
-def test_s3_what_the_storage_plans_changes_nothing_by_itself(
+def test_s3_the_plan_of_a_storage_changes_nothing_by_itself(
     machine: Machine,
     hostile: HostileStorage,
     open_session: StartPing,
@@ -271,7 +271,7 @@ def test_s3_what_the_storage_plans_changes_nothing_by_itself(
     ],
     ids=["up", "absolute", "link through a link", "NUL"],
 )
-def test_s3_what_the_manifest_names_outside_is_neither_read_nor_made(
+def test_s3_paths_outside_in_the_manifest_are_neither_read_nor_made(
     machine: Machine,
     hostile: HostileStorage,
     open_session: StartPing,

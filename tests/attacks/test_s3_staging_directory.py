@@ -271,7 +271,7 @@ def test_s3_nor_where_the_file_has_several_names_inside(agent: AgentConfig, home
 
 @ROOT
 @pytest.mark.parametrize("overwrite", ["never", "older", "always"])
-def test_s3_what_is_not_to_be_overwritten_keeps_its_attributes_too(
+def test_s3_a_file_that_is_not_to_be_overwritten_keeps_its_attributes_too(
     agent: AgentConfig, home: Path, overwrite: str
 ) -> None:
     (home / "docs" / "file").chmod(0o600)
@@ -298,7 +298,7 @@ def test_s3_what_is_not_to_be_overwritten_keeps_its_attributes_too(
 
 @ROOT
 @pytest.mark.parametrize("kind", ["pipe", "link", "file"])
-def test_n4_who_owns_a_directory_on_another_file_system_swaps_nothing(
+def test_n4_the_owner_of_a_directory_on_another_file_system_swaps_nothing(
     agent: AgentConfig, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     # The file system's boundary, and the user who is quick, are played.
@@ -369,7 +369,7 @@ def test_s3_a_directory_where_a_file_arrived_bars_no_later_run(agent: AgentConfi
     assert (home / "docs" / "new" / "inner").is_dir()
 
 
-def test_s3_what_was_left_has_no_links_that_a_later_storage_could_go_by(agent: AgentConfig, home: Path) -> None:
+def test_s3_leftovers_have_no_links_that_a_later_storage_could_go_by(agent: AgentConfig, home: Path) -> None:
     empty = home / "empty"
     with LandedRestore(agent, empty) as landed:
         (landed.tree / "way").symlink_to(home / "root")
@@ -382,7 +382,7 @@ def test_s3_what_was_left_has_no_links_that_a_later_storage_could_go_by(agent: A
     assert sorted(path.name for path in empty.iterdir()) == ["file"]
 
 
-def test_s3_what_another_restore_left_is_removed_and_not_used(agent: AgentConfig, home: Path) -> None:
+def test_s3_leftovers_of_another_restore_are_removed_and_not_used(agent: AgentConfig, home: Path) -> None:
     empty = home / "empty"
     with LandedRestore(agent, empty) as landed:
         (landed.tree / "file").write_text("of another snapshot")

@@ -264,7 +264,7 @@ def test_with_a_coordinator_of_ours_all_of_history_stays_where_it_is(
     assert any(entry["weakens"] for entry in cast.audit("source.changed"))
 
 
-def test_with_a_coordinator_that_passes_on_all_of_it_history_can_be_brought_back(
+def test_with_a_coordinator_that_passes_on_all_of_it_history_can_be_restored_from_the_trash(
     thirty_days: Takeover, tmp_path: Path
 ) -> None:
     takeover = thirty_days.restored_from(tmp_path / "volume")

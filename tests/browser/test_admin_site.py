@@ -38,7 +38,7 @@ def test_every_list_opens_and_shows_its_rows(operator: Page, path: str, shown: s
     expect(operator.get_by_role("main")).to_contain_text(shown)
 
 
-def test_health_marks_tell_good_from_failed_sources(operator: Page) -> None:
+def test_health_marks_distinguish_good_from_failed_sources(operator: Page) -> None:
     operator.goto("/admin/backups/source/?q=web-0")
     rows = operator.locator("#result_list tbody tr")
     expect(rows).to_have_count(2)

@@ -101,7 +101,7 @@ def test_the_staging_directory_of_a_restore_is_not_backed_up(
     assert names == [".turku-restore-notes", "file", "inner dir"]
 
 
-def test_history_is_looked_at_and_parts_of_it_come_back(
+def test_history_is_browsed_and_parts_of_it_are_restored(
     fleet: Fleet, make_machine: MakeMachine, home: Path, tmp_path: Path
 ) -> None:
     machine = make_machine({"home": {"path": str(home)}, "other": {"path": str(tmp_path / "other")}})
@@ -183,7 +183,7 @@ def test_history_is_looked_at_and_parts_of_it_come_back(
     assert len(list(odd.iterdir())) == 5
 
 
-def test_what_is_there_is_overwritten_as_it_was_said(
+def test_existing_files_are_overwritten_as_the_options_say(
     fleet: Fleet, make_machine: MakeMachine, files: Path, tmp_path: Path
 ) -> None:
     machine = make_machine({"files": {"path": str(files)}})
@@ -258,7 +258,7 @@ def test_a_source_with_our_own_names_in_it_comes_back_whole(
     assert differences(original, files) == []
 
 
-def test_what_is_there_is_not_sent_again_and_stays_the_same_file(
+def test_an_existing_file_is_not_sent_again_and_stays_the_same_file(
     fleet: Fleet, make_machine: MakeMachine, home: Path
 ) -> None:
     machine = make_machine({"home": {"path": str(home), "preserve_hard_links": True}})
@@ -273,7 +273,7 @@ def test_what_is_there_is_not_sent_again_and_stays_the_same_file(
     assert before.items() <= {path: path.lstat().st_ino for path in home.rglob("*")}.items()
 
 
-def test_what_is_damaged_at_the_storage_is_named_and_the_rest_comes_back(
+def test_a_file_damaged_at_the_storage_is_named_and_the_rest_comes_back(
     fleet: Fleet, make_machine: MakeMachine, files: Path, tmp_path: Path
 ) -> None:
     machine = make_machine({"files": {"path": str(files)}})

@@ -89,7 +89,7 @@ def trees(tmp_path: Path) -> dict[str, Path]:
     return trees
 
 
-def test_a_storage_that_asks_is_told_what_changed_since_the_session_before(
+def test_a_storage_that_asks_gets_the_changes_since_the_session_before(
     fleet: Fleet, tmp_path: Path, trees: dict[str, Path]
 ) -> None:
     hints = tmp_path / "hints"

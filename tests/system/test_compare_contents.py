@@ -17,7 +17,7 @@ def alter(path: Path, content: bytes) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_a_file_whose_size_and_time_stay_is_brought_where_contents_are_compared(
+def test_a_file_whose_size_and_time_stay_is_transferred_where_contents_are_compared(
     fleet: Fleet, make_machine: MakeMachine, tmp_path: Path
 ) -> None:
     for name in ("vault", "plain"):

@@ -72,7 +72,7 @@ def states(site: Site) -> dict[str, Any]:
     return dict(rows)
 
 
-def test_flipped_bits_are_found_healed_and_told(site: Site) -> None:
+def test_flipped_bits_are_found_repaired_and_reported(site: Site) -> None:
     snapshots = site.fleet.snapshots(site.machine, "etc")
     assert site.operator("verify")[0] == 0
     flip(snapshots[0] / "file07")
@@ -125,7 +125,7 @@ def test_a_file_whose_time_was_set_back_is_an_alarm(site: Site) -> None:
     assert "file11" in site.operator("quarantine", "list")[1]
 
 
-def test_a_source_whose_disk_is_not_mounted_is_not_backed_up_and_the_coordinator_is_told(
+def test_a_source_whose_disk_is_not_mounted_is_not_backed_up_and_the_coordinator_knows(
     fleet: Fleet, make_machine: MakeMachine, tmp_path: Path
 ) -> None:
     (tmp_path / "disk").mkdir()

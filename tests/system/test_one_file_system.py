@@ -130,7 +130,7 @@ def test_a_restore_in_place_deletes_nothing_in_a_volume(fleet: Fleet, make_machi
     assert (tree / "disk [1]/mounted").exists()
 
 
-def test_what_an_earlier_snapshot_has_of_a_mounted_directory_comes_back(
+def test_files_of_a_mounted_directory_in_an_earlier_snapshot_come_back(
     fleet: Fleet, make_machine: MakeMachine, tree: Path
 ) -> None:
     machine = make_machine({"tree": {"path": str(tree), "one_file_system": False}})

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("text", [f"echo '{SAYS}'; echo 'second line'", f"printf '{SAYS} '"])
-def test_what_a_login_shell_prints_is_shown_and_explained(fleet: Fleet, tmp_path: Path, text: str) -> None:
+def test_the_output_of_a_login_shell_is_shown_and_explained(fleet: Fleet, tmp_path: Path, text: str) -> None:
     name = "printing" if "echo" in text else "printing-no-line"
     (tmp_path / ".bashrc").write_text(f"{text}\n")
     tree = tmp_path / "tree"

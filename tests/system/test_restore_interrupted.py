@@ -113,7 +113,7 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 60) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-def test_whoever_is_killed_the_next_run_completes_it(
+def test_the_next_run_completes_it_whichever_process_is_killed(
     machine: PrivateMachine, tree: Path, tmp_path: Path, victim: str, moment: Callable[[Path], bool]
 ) -> None:
     target = tmp_path / "restored"

@@ -80,7 +80,7 @@ def test_lost_directories_are_named(fleet: Fleet, make_machine: MakeMachine, tmp
         assert f"{name} is lost" in output(restored), output(restored)
 
 
-def test_what_the_storage_lost_is_not_deleted_here_either(
+def test_a_file_that_the_storage_lost_is_not_deleted_here_either(
     fleet: Fleet, make_machine: MakeMachine, tmp_path: Path
 ) -> None:
     source = tmp_path / "home"

@@ -149,7 +149,7 @@ def test_everything_comes_back_into_a_directory_whose_default_acl_says_otherwise
         assert theirs[name] == ours[name]
 
 
-def test_what_is_there_gets_its_attributes_back(machine: PrivateMachine, source: Path, tmp_path: Path) -> None:
+def test_existing_files_get_their_attributes_back(machine: PrivateMachine, source: Path, tmp_path: Path) -> None:
     was = facts(source)
 
     def changed() -> None:
@@ -221,7 +221,7 @@ def skipped_attributes(directory: Path) -> Iterator[Path]:
         command.run(["umount", "-l", directory], timeout_seconds=30)
 
 
-def test_where_no_acl_can_be_set_nobody_may_more(machine: PrivateMachine, source: Path, tmp_path: Path) -> None:
+def test_nobody_may_more_where_no_acl_can_be_set(machine: PrivateMachine, source: Path, tmp_path: Path) -> None:
     with skipped_attributes(tmp_path / "plain file system") as plain:
         told = restore(machine, "--to", plain / "new", code=PARTLY)
         for name in ("friend", "directory", "directory/inner", "directory/inner/file", "pipe"):

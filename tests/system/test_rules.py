@@ -77,7 +77,7 @@ def test_without_rules_everything_is_kept(rules: Rules) -> None:
     assert rules.kept("all") == listing(rules.tree)
 
 
-def test_what_is_excluded_is_left_out(rules: Rules) -> None:
+def test_excluded_files_are_left_out(rules: Rules) -> None:
     assert rules.kept("excluded") == {"keep.txt", "logs", "logs/a.log", "logs/b.log", "logs/c.txt"}
 
 

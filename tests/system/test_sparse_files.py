@@ -70,7 +70,7 @@ def test_one_path_that_is_sparse_is_restored(machine: PrivateMachine, small: Pat
     assert (small / "one" / "disk").stat().st_blocks * 512 < 3 * MEBIBYTE
 
 
-def test_where_holes_are_few_the_agent_makes_them(fleet: Fleet, make_machine: MakeMachine, tmp_path: Path) -> None:
+def test_the_agent_makes_holes_where_they_are_few(fleet: Fleet, make_machine: MakeMachine, tmp_path: Path) -> None:
     tree = tmp_path / "mixed"
     tree.mkdir()
     (tree / "dense").write_bytes(os.urandom(8 * MEBIBYTE))
@@ -98,7 +98,7 @@ def test_where_holes_are_few_the_agent_makes_them(fleet: Fleet, make_machine: Ma
     assert len([line for line in log if machine.uuid in line and "makes the holes of 3 files" in line]) == 2
 
 
-def test_what_does_not_fit_with_its_holes_is_refused_before_anything_is_sent(
+def test_a_file_that_does_not_fit_with_its_holes_is_refused_before_anything_is_sent(
     make_machine: MakeMachine, tmp_path: Path, small: Path
 ) -> None:
     tree = tmp_path / "large"

@@ -36,7 +36,7 @@ def output(completed: CompletedProgram) -> str:
 
 
 @pytest.mark.parametrize("mode", ["none", "link-dest"])
-def test_what_no_run_finished_is_restored_only_where_that_is_asked_for(tmp_path: Path, mode: str) -> None:
+def test_files_that_no_run_finished_are_restored_only_where_that_is_asked_for(tmp_path: Path, mode: str) -> None:
     source = tmp_path / "home"
     source.mkdir()
     (source / "early").write_text("early")

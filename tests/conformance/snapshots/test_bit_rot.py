@@ -57,13 +57,13 @@ def backed_up(machine: BackedUpMachine, mode: type[SnapshotMode]) -> BackedUpMac
     return machine
 
 
-def test_what_snapshots_share_is_read_once(backed_up: BackedUpMachine) -> None:
+def test_a_file_that_snapshots_share_is_read_once(backed_up: BackedUpMachine) -> None:
     made = verify(backed_up)
     assert made.damages == []
     assert made.size_bytes < 2 * 300_000
 
 
-def test_damage_is_named_and_healed(backed_up: BackedUpMachine, mode: type[SnapshotMode]) -> None:
+def test_damage_is_named_and_repaired(backed_up: BackedUpMachine, mode: type[SnapshotMode]) -> None:
     before = {name: fingerprint(tree) for name, tree in trees(backed_up).items()}
     middle = backed_up.snapshots()[1]
     # Beside the hard links of one mode: a copy of the content that is another file.
@@ -84,7 +84,7 @@ def test_damage_is_named_and_healed(backed_up: BackedUpMachine, mode: type[Snaps
     assert verify(backed_up).damages == []
 
 
-def test_other_attributes_are_named_and_healed(backed_up: BackedUpMachine) -> None:
+def test_other_attributes_are_named_and_repaired(backed_up: BackedUpMachine) -> None:
     assert verify(backed_up).damages == []
     *_former, name = backed_up.snapshots()
     tree = backed_up.place.tree(name)
@@ -105,7 +105,9 @@ def test_other_attributes_are_named_and_healed(backed_up: BackedUpMachine) -> No
         assert (found.state, len(found.snapshots)) == ("next_backup", 3)
 
 
-def test_the_next_backup_brings_what_no_copy_has(backed_up: BackedUpMachine, mode: type[SnapshotMode]) -> None:
+def test_the_next_backup_transfers_a_file_that_no_copy_has(
+    backed_up: BackedUpMachine, mode: type[SnapshotMode]
+) -> None:
     for tree in trees(backed_up).values() if mode.shares_blocks else list(trees(backed_up).values())[:1]:
         flip(tree, "d/shared")
     [found] = verify(backed_up).damages

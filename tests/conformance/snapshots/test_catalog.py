@@ -60,7 +60,7 @@ def test_a_first_backup_is_written_down_while_it_comes(
 
 
 @pytest.mark.parametrize("trouble", ["hard links", "goes on", "cannot be read"])
-def test_a_first_backup_that_is_not_told_whole_is_read_in_the_end(
+def test_a_first_backup_that_is_not_reported_whole_is_read_in_the_end(
     machine: BackedUpMachine, mode: type[SnapshotMode], trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_history(mode)
@@ -93,7 +93,7 @@ def test_an_unchanged_backup_adds_no_row_of_a_version(machine: BackedUpMachine, 
     assert_agrees(machine)
 
 
-def test_what_a_failed_run_brought_over_gets_no_wrong_checksum_and_the_rest_keeps_its_own(
+def test_files_of_a_failed_run_get_no_wrong_checksum_and_the_rest_keeps_its_own(
     machine: BackedUpMachine, mode: type[SnapshotMode]
 ) -> None:
     require_history(mode)

@@ -67,7 +67,7 @@ def test_nothing_is_compared_where_nothing_changed(told: BackedUpMachine, spied:
     assert attribute_runs(spied) == [False]
 
 
-def test_what_the_agent_names_is_compared_and_brought(told: BackedUpMachine, spied: Path) -> None:
+def test_entries_that_the_agent_names_are_compared_and_transferred(told: BackedUpMachine, spied: Path) -> None:
     odd = os.fsencode("\udcff odd\nname")
     names(told, b"one", odd, b"directory", b".", b"not there")
     outcome = told.back_up()
@@ -136,7 +136,7 @@ def test_a_changed_file_comes_with_its_attributes(told: BackedUpMachine) -> None
     assert has_attribute(told, "new")
 
 
-def test_what_the_agent_names_is_compared_although_a_directory_cannot_be_read(told: BackedUpMachine) -> None:
+def test_entries_that_the_agent_names_are_compared_although_a_directory_cannot_be_read(told: BackedUpMachine) -> None:
     if os.geteuid() == 0:
         told.daemon.__exit__(None, None, None)
         told.daemon.wrapper = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")

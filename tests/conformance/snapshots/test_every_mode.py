@@ -182,7 +182,7 @@ def test_a_change_many_levels_down_is_no_reason_for_a_full_run(machine: BackedUp
     assert machine.differences(machine.newest_tree()) == []
 
 
-def test_what_a_power_loss_left_without_its_content_is_not_taken_for_whole(machine: BackedUpMachine) -> None:
+def test_a_file_that_a_power_loss_left_without_its_content_is_not_taken_for_whole(machine: BackedUpMachine) -> None:
     for name in ("file", "late"):
         (machine.source_dir / name).write_bytes(b"content" * 1000)
     assert not machine.with_rsync(*FAILING_RSYNC).back_up().success

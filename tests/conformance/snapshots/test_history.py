@@ -123,7 +123,7 @@ def test_names_that_shared_a_file_and_no_longer_do_have_the_content_of_each(mach
     assert fingerprint(machine.place.snapshot(machine.snapshots()[0])) == before
 
 
-def test_what_a_failed_run_brought_over_is_not_sent_again(machine: BackedUpMachine) -> None:
+def test_files_that_a_failed_run_transferred_are_not_sent_again(machine: BackedUpMachine) -> None:
     make_rich_tree(machine.source_dir)
     (machine.source_dir / "late").write_bytes(b"x" * 10)
     for _ in range(3):

@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_read_any_more_keeps_its_last_good_content(
     assert machine.differences(newest(machine)) == []
 
 
-def test_what_was_unreadable_before_alone_makes_no_new_tree(
+def test_a_file_that_was_unreadable_before_makes_no_new_tree_alone(
     machine: BackedUpMachine, tree: Path, mode: type[SnapshotMode]
 ) -> None:
     change_and_close(tree / "secret")

@@ -244,7 +244,7 @@ def test_a_killed_return_from_the_trash_is_gone_on_with(unchanged: BackedUpMachi
 
 
 @with_links
-def test_a_suspicious_one_is_kept_apart_though_it_is_a_link(unchanged: BackedUpMachine, tmp_path: Path) -> None:
+def test_one_with_findings_is_quarantined_though_it_is_a_link(unchanged: BackedUpMachine, tmp_path: Path) -> None:
     # Built upon one that was not judged, it is suspicious itself.
     from turku.storage.disk import history, snapshot_notes
 
@@ -260,7 +260,7 @@ def test_a_suspicious_one_is_kept_apart_though_it_is_a_link(unchanged: BackedUpM
 
 
 @with_links
-def test_what_is_copied_before_the_first_difference_goes_where_there_is_none(
+def test_copies_from_before_the_first_difference_are_removed_where_there_is_none(
     unchanged: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[bool] = []

@@ -203,7 +203,7 @@ def test_the_machine_goes_on_between_the_question_and_the_transfer(big: BackedUp
     assert fingerprint(big.place.snapshot(big.snapshots()[0])) == before
 
 
-def test_many_changes_are_no_reason_to_look_at_all_of_it(big: BackedUpMachine) -> None:
+def test_many_changes_are_no_reason_to_compare_all_of_it(big: BackedUpMachine) -> None:
     assert big.back_up().success
     for number in range(MANY):
         (big.source_dir / f"{number % 20}" / f"{number}").write_text(f"{number} changed")
@@ -213,7 +213,7 @@ def test_many_changes_are_no_reason_to_look_at_all_of_it(big: BackedUpMachine) -
     assert big.differences(big.newest_tree(), "--no-H") == []
 
 
-def test_an_rsync_that_does_not_take_a_list_brings_over_all(big: BackedUpMachine) -> None:
+def test_an_rsync_that_does_not_take_a_list_transfers_all(big: BackedUpMachine) -> None:
     assert big.back_up().success
     (big.source_dir / "file").write_text("changed")
     refusing = 'case "$*" in *--files-from*) exit 4;; esac; exec "$0" "$@"'

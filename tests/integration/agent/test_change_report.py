@@ -131,7 +131,7 @@ def test_the_storages_question_is_not_shown(machine: Machine, capsys: pytest.Cap
     assert capsys.readouterr().err == ""
 
 
-def test_nothing_can_be_told_in_a_first_session_and_all_in_the_next(machine: Machine) -> None:
+def test_nothing_can_be_reported_in_a_first_session_and_all_in_the_next(machine: Machine) -> None:
     settle()
     assert machine.session() == {"a": None, "b": None}
     settle()
@@ -143,7 +143,9 @@ def test_nothing_can_be_told_in_a_first_session_and_all_in_the_next(machine: Mac
     assert {name: paths(each) for name, each in told.items()} == {"a": {b"sub/file"}, "b": {b".", b"\xff"}}
 
 
-def test_files_with_holes_are_told_in_the_first_session_too(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_with_holes_are_reported_in_the_first_session_too(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.truncate(machine.paths["a"] / "sub/file", 100_000)
     for _ in range(2):
         machine.session()
@@ -156,7 +158,7 @@ def test_files_with_holes_are_told_in_the_first_session_too(machine: Machine, mo
     assert machine.with_holes == {"a": None, "b": frozenset()}
 
 
-def test_what_changed_in_a_session_is_told_of_in_the_next(machine: Machine) -> None:
+def test_changes_during_a_session_are_reported_in_the_next(machine: Machine) -> None:
     settle()
     machine.session()
     settle()
@@ -230,7 +232,7 @@ def test_sources_that_are_not_due_keep_their_moment_and_those_that_are_gone_lose
     ],
     ids=["set back", "set on", "started anew", "of 1970"],
 )
-def test_nothing_is_told_where_the_clock_was_set_or_the_system_started_anew(
+def test_nothing_is_reported_where_the_clock_was_set_or_the_system_started_anew(
     machine: Machine, change: Callable[[Moment], Moment]
 ) -> None:
     machine.session()
@@ -242,7 +244,7 @@ def test_nothing_is_told_where_the_clock_was_set_or_the_system_started_anew(
     assert None not in machine.session().values()
 
 
-def test_what_is_uncertain_is_not_told_and_hides_no_other_source(machine: Machine) -> None:
+def test_an_uncertain_source_is_not_reported_and_hides_no_other_source(machine: Machine) -> None:
     settle()
     machine.session()
     settle()
@@ -267,7 +269,7 @@ def test_what_is_uncertain_is_not_told_and_hides_no_other_source(machine: Machin
 # --- bounds
 
 
-def test_more_than_fits_is_not_told_and_is_no_reason_to_tell_nothing_next_time(machine: Machine) -> None:
+def test_more_than_fits_is_not_reported_and_is_no_reason_to_report_nothing_next_time(machine: Machine) -> None:
     settle()
     machine.session()
     settle()

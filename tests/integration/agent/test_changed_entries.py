@@ -79,7 +79,7 @@ def test_a_changed_mode_names_its_entry(tree: Tree) -> None:
     assert tree.changed() == {"one/file"}
 
 
-def test_a_link_is_looked_at_and_not_followed(tree: Tree, tmp_path: Path) -> None:
+def test_a_link_is_compared_and_not_followed(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tree.path / "out").symlink_to(tmp_path / "outside")
     tree.remember()
@@ -151,7 +151,7 @@ def test_names_of_any_bytes_and_depth_are_named(tree: Tree) -> None:
     assert tree.changed() == {os.fsdecode(deep), os.fsdecode(deep + b"/\xff\n\\")}
 
 
-def test_what_is_not_backed_up_is_not_named(tree: Tree) -> None:
+def test_paths_that_are_not_backed_up_are_not_named(tree: Tree) -> None:
     for name in ("one", "two/three"):
         (tree.path / name / "new").touch()
     hidden = [tree.path / "two/three", tree.path / "not there"]
@@ -171,7 +171,7 @@ def test_without_an_earlier_pass_nothing_is_named(tree: Tree) -> None:
     assert names == []
 
 
-def test_what_a_pass_found_can_be_written_down(tree: Tree) -> None:
+def test_the_result_of_a_pass_can_be_written_down(tree: Tree) -> None:
     tree.known = DirectoryDigests.of(tree.known.content)
     assert tree.changed() == set()
     with pytest.raises(ValueError):

@@ -104,7 +104,7 @@ def owners(directory: Path) -> set[int]:
     return {path.lstat().st_uid for path in (directory, *directory.rglob("*"))}
 
 
-def test_what_root_does_by_hand_belongs_to_the_agent_s_user(machine: Machine, api: V1Api, tree: Path) -> None:
+def test_files_that_root_makes_by_hand_belong_to_the_agent_s_user(machine: Machine, api: V1Api, tree: Path) -> None:
     machine.register()  # as root, as the tutorial has it
     restore = machine.start("turku-agent-ping", "--restore", stdin=subprocess.PIPE)
     try:

@@ -88,7 +88,7 @@ def test_labels_are_left_alone_where_selinux_gave_them_and_the_snapshot_has_none
 
 
 @pytest.mark.parametrize("user", [0, 1000])
-def test_who_may_not_write_into_every_file_leaves_holes_to_rsync(
+def test_a_user_who_may_not_write_into_every_file_leaves_holes_to_rsync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int
 ) -> None:
     agent = configured(tmp_path)

@@ -92,7 +92,7 @@ def test_the_type_of_the_key_is_the_administrators_choice(machine: Machine, api:
     assert api.of_call("update_config")[0]["machine"]["ssh_public_key"].startswith(prefix)
 
 
-def test_what_the_existing_agent_made_is_used_as_it_is(machine: Machine, api: V1Api) -> None:
+def test_an_identity_of_the_existing_agent_is_used_as_it_is(machine: Machine, api: V1Api) -> None:
     (machine.var_dir / "config.d").mkdir(parents=True)
     identity = {"machine_uuid": str(uuid.uuid4()), "machine_secret": "a" * 30}
     identity_file(machine).write_text(json.dumps(identity))
@@ -184,7 +184,7 @@ def test_an_emptied_file_of_sources_ends_no_backups(machine: Machine, api: V1Api
     assert len(api.of_call("update_config")) == 1
 
 
-def test_a_lost_file_of_sources_is_told_loudly(machine: Machine, api: V1Api) -> None:
+def test_a_lost_file_of_sources_is_reported_loudly(machine: Machine, api: V1Api) -> None:
     machine.source("etc", "/etc")
     machine.source("home", "/home")
     assert "no longer declared" not in machine.run("turku-update-config").stderr
@@ -223,7 +223,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_identity_is_healed_from_its_copy(machine: Machine, api: V1Api, content: bytes) -> None:
+def test_a_damaged_identity_is_repaired_from_its_copy(machine: Machine, api: V1Api, content: bytes) -> None:
     assert machine.run("turku-update-config").returncode == 0
     before = identity_file(machine).read_bytes()
     identity_file(machine).write_bytes(content)

@@ -66,7 +66,7 @@ def test_refusals_are_json_with_the_contracts_status(coordinator: Coordinator, m
     assert coordinator.call("health/", {}).status_code == 200
 
 
-def test_what_postgresql_cannot_store_is_refused_by_field(machine: V1Machine) -> None:
+def test_values_that_postgresql_cannot_store_are_refused_by_field(machine: V1Machine) -> None:
     for sources in ({"etc": {"path": "/a\0b"}}, {"etc": {"path": "/etc", "odd": ["\0"]}}, {"e\0": {"path": "/etc"}}):
         with pytest.raises(Refused) as caught:
             machine.update_config(sources)

@@ -110,7 +110,7 @@ def test_check_reports_mistakes_with_their_ids(state_dir: Path) -> None:
     assert "turku.E001" in "\n".join(completed.last_lines)
 
 
-def test_a_database_that_does_not_answer_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_database_that_does_not_answer_is_reported_in_a_sentence(tmp_path: Path) -> None:
     completed = run(
         *("turku-api", "migrate"), state_dir=tmp_path, TURKU_DATABASE_URL=f"postgresql://u:hunter2@/x?host={tmp_path}"
     )
@@ -135,7 +135,7 @@ def test_a_command_is_called_as_people_type_it_and_shows_its_own_options_only(st
     assert "--pythonpath" not in text
 
 
-def test_an_unknown_command_is_told_with_the_one_that_may_be_meant(state_dir: Path) -> None:
+def test_an_unknown_command_is_reported_with_the_one_that_may_be_meant(state_dir: Path) -> None:
     completed = run("turku-api", "back-up", state_dir=state_dir)
     assert completed.exit_code == 64
     assert "turku-api has no command 'back-up'; did you mean back-up-now?" in "\n".join(completed.last_lines)

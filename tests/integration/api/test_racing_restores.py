@@ -193,7 +193,7 @@ def test_a_cancellation_and_an_outcome_at_once_leave_one_end(
         assert row(coordinators, request)["date_offered"] is None
 
 
-def test_what_expires_does_so_once(coordinators: list[Coordinator], people: list[Person], machine: V1Machine) -> None:
+def test_a_request_expires_once(coordinators: list[Coordinator], people: list[Person], machine: V1Machine) -> None:
     require_approvals(coordinators, 1)
     made = [ask(people[0], machine) for _ in range(5)]
     coordinators[0].sql("UPDATE restores_restorerequest SET date_expires = now() WHERE state = 'requested'")

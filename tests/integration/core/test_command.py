@@ -74,7 +74,7 @@ def test_a_program_without_input_finds_its_end_at_once() -> None:
     assert command.run(["cat"], timeout_seconds=10).stdout == b""
 
 
-def test_a_failure_tells_the_exit_code_and_the_last_lines() -> None:
+def test_a_failure_has_the_exit_code_and_the_last_lines() -> None:
     with pytest.raises(CommandFailed, match="/bin/sh ended with exit code 3") as failed:
         command.run(shell("echo first >&2; echo last >&2; exit 3"), timeout_seconds=10)
     assert failed.value.details == "first\nlast"
@@ -219,7 +219,7 @@ def test_the_whole_process_group_ends_with_the_block(tmp_path: Path) -> None:
     assert eventually(lambda: not lives(grandchild))
 
 
-def test_what_a_child_left_running_ends_with_the_block(tmp_path: Path) -> None:
+def test_processes_that_a_child_left_running_end_with_the_block(tmp_path: Path) -> None:
     with command.start(shell("sleep 60 >/dev/null 2>&1 & echo $! > grandchild"), working_directory=tmp_path) as child:
         child.wait(10)
         grandchild = written_number(tmp_path / "grandchild")

@@ -34,7 +34,7 @@ def holder(directory: Path) -> AbstractContextManager[command.Child]:
     )
 
 
-def test_a_second_process_is_refused_at_once_and_told_where(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_at_once_with_the_path(tmp_path: Path) -> None:
     with holder(tmp_path) as child:
         assert child.stdout.readline() == b"held\n"
         began = time.monotonic()

@@ -129,7 +129,7 @@ def test_a_distribution_without_a_new_one_is_named(host: Host) -> None:
 
 @needs_dpkg
 @pytest.mark.parametrize("installed", ["", OLD])
-def test_who_is_not_root_is_told_what_to_run(host: Host, installed: str) -> None:
+def test_a_user_without_root_sees_the_command_to_run(host: Host, installed: str) -> None:
     host.user = 1000
     (host.directory / "installed").write_text(installed)
     done = host.run(REQUIRE, "demo")
@@ -139,7 +139,7 @@ def test_who_is_not_root_is_told_what_to_run(host: Host, installed: str) -> None
     assert host.asked_of_apt == []
 
 
-def test_what_is_needed_is_what_a_storage_accepts() -> None:
+def test_the_needed_rsync_is_the_oldest_that_a_storage_accepts() -> None:
     assert f"\nneeded_rsync={version.MINIMUM} " in REQUIRE.read_text()
 
 

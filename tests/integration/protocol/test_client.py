@@ -76,7 +76,7 @@ def test_a_call_is_a_post_of_json_and_the_answer_is_typed() -> None:
         *((408, ApiRefused), (413, ApiRefused), (451, ApiRefused)),
     ],
 )
-def test_each_refusal_is_a_branch_of_its_own_and_tells_the_sentence(status: int, kind: type[ApiRefused]) -> None:
+def test_each_refusal_is_a_branch_of_its_own_with_the_sentence(status: int, kind: type[ApiRefused]) -> None:
     with coordinator(answer(status, b'{"error": "machine.uuid: is not a UUID"}')) as (url, _received):
         with pytest.raises(ApiRefused, match=f"refused with {status}") as refused:
             ApiClient(url).call("health", Empty(), HealthAnswer)
@@ -110,7 +110,7 @@ def test_a_redirect_is_not_followed_with_secrets() -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>welcome</html>", b"", b"[]", b'{"healthy": "yes"}', b"\xff"])
-def test_an_answer_that_is_not_the_contract_s_is_told_so(body: bytes) -> None:
+def test_an_answer_that_is_not_the_contract_s_is_reported_as_such(body: bytes) -> None:
     with coordinator(answer(200, body)) as (url, _received):
         with pytest.raises(ApiUnreachable, match="not the contract's") as caught:
             ApiClient(url).call("health", Empty(), HealthAnswer)

@@ -164,7 +164,7 @@ def test_a_machines_key_opens_no_other_account(site: Site, source: Path) -> None
     assert site.storage.run("turku-storage", "authorized-keys", "nobody", *words).stdout == b""
 
 
-def test_what_goes_wrong_is_on_the_log_for_sshd_shows_it_to_nobody(site: Site) -> None:
+def test_failures_are_on_the_log_for_sshd_shows_them_to_nobody(site: Site) -> None:
     with site.without_coordinator():
         said = site.storage.run(
             *("turku-storage", "authorized-keys", site.storage.sshd.user, *new_ssh_key().split()[:2]), check=False

@@ -115,7 +115,7 @@ def test_a_transfer_that_breaks_within_a_window_is_not_begun_again(machine: Back
     assert len([line for line in log.read_text().splitlines() if "rsync://" in line]) == 1
 
 
-def test_what_differs_alone_goes_on_too(machine: BackedUpMachine, tmp_path: Path) -> None:
+def test_a_transfer_of_differences_alone_goes_on_too(machine: BackedUpMachine, tmp_path: Path) -> None:
     for number in range(200):
         (machine.source_dir / f"file-{number}").write_text(str(number))
     assert machine.back_up().success

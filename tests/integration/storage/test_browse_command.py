@@ -115,7 +115,7 @@ def test_diff(machine: BackedUpMachine, run: Run) -> None:
     assert run("diff", "etc", third, "--json") == "[]\n"
 
 
-def test_what_changed_is_named(machine: BackedUpMachine, run: Run) -> None:
+def test_changed_attributes_are_named(machine: BackedUpMachine, run: Run) -> None:
     # What a run keeps of attributes is not asked here: a tree gets some, and the catalog reads it.
     *_former, third = machine.snapshots()
     file = machine.source_dir / "directory" / "kept"
@@ -151,7 +151,9 @@ def test_what_changed_is_named(machine: BackedUpMachine, run: Run) -> None:
         (["snapshots", "etc", "--machine", "nobody"], UsageError, "nobody is not a machine"),
     ],
 )
-def test_what_is_not_there_is_said(run: Run, arguments: list[str], error: type[TurkuError], message: str) -> None:
+def test_arguments_that_name_nothing_are_an_error(
+    run: Run, arguments: list[str], error: type[TurkuError], message: str
+) -> None:
     with pytest.raises(error, match=message):
         run(*arguments)
 

@@ -142,7 +142,7 @@ def test_killed_at_any_step_catalog_and_snapshots_agree(memory: Path) -> None:
     assert not list(memory.rglob("*.broken"))
 
 
-def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_once_the_next_one_s_line_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # rsync says its line before it gives a file its mode and time.
     monkeypatch.setattr(streaming, "ROWS_AT_ONCE", 1)
     place = SourceDirectory(tmp_path / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
@@ -219,7 +219,9 @@ def test_a_broken_catalog_is_moved_aside_and_made_anew(
     assert path.with_name(f"{path.name}.broken").exists()
 
 
-def test_damage_that_shows_while_somebody_looks_is_said_and_mended_by_the_next_look(machine: BackedUpMachine) -> None:
+def test_damage_that_shows_while_somebody_browses_is_reported_and_repaired_by_the_next_browsing(
+    machine: BackedUpMachine,
+) -> None:
     for number in range(2000):
         (machine.source_dir / f"a file with a name that takes some room {number:04}").touch()
     assert machine.back_up().success
@@ -317,7 +319,7 @@ def test_the_catalog_is_the_storage_s_own(machine: BackedUpMachine) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")
 @pytest.mark.root
-def test_a_storage_without_root_tells_the_owners_that_the_machine_has() -> None:
+def test_a_storage_without_root_shows_the_owners_that_the_machine_has() -> None:
     with tempfile.TemporaryDirectory(prefix="turku-") as directory, backed_up_machine(Path(directory)) as machine:
         Path(directory).chmod(0o755)
         (machine.source_dir / "file").write_text("text")

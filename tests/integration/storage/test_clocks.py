@@ -53,7 +53,7 @@ def base_of(machine: BackedUpMachine, snapshot: str) -> str | None:
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def test_a_snapshot_of_a_clock_that_was_ahead_is_no_base_and_is_told_of(machine: BackedUpMachine) -> None:
+def test_a_snapshot_of_a_clock_that_was_ahead_is_no_base_and_is_reported(machine: BackedUpMachine) -> None:
     first = back_up(machine, NOW, "first")
     ahead = back_up(machine, NOW + timedelta(days=3650), "of a wrong clock")
     machine.clock.moment = NOW + timedelta(hours=1)
@@ -69,7 +69,7 @@ def test_a_snapshot_of_a_clock_that_was_ahead_is_no_base_and_is_told_of(machine:
     assert base_of(machine, third) == outcome.snapshot
 
 
-def test_what_was_made_since_stays_newer_when_the_wrong_date_has_come(machine: BackedUpMachine) -> None:
+def test_snapshots_made_since_stay_newer_when_the_wrong_date_has_come(machine: BackedUpMachine) -> None:
     back_up(machine, NOW, "first")
     back_up(machine, NOW + timedelta(days=1), "of a wrong clock")
     since = back_up(machine, NOW + timedelta(hours=1), "since")
@@ -201,7 +201,7 @@ def test_check_names_sources_with_snapshots_of_the_future(machine: BackedUpMachi
         assert not [line for line in checked(machine, api_url, machine.clock) if ahead in line]
 
 
-def test_a_session_tells_its_log_and_the_coordinator_of_a_clock_that_is_wrong(
+def test_a_session_reports_a_wrong_clock_to_its_log_and_the_coordinator(
     machine: BackedUpMachine, caplog: pytest.LogCaptureFixture
 ) -> None:
     uuid = machine.machine_dir.name

@@ -107,7 +107,7 @@ def machine_on_tmpfs() -> Iterator[BackedUpMachine]:
         yield machine
 
 
-def test_dates_that_the_volume_cannot_keep_are_told(machine_on_tmpfs: BackedUpMachine) -> None:
+def test_dates_that_the_volume_cannot_keep_are_reported(machine_on_tmpfs: BackedUpMachine) -> None:
     machine, source = machine_on_tmpfs, machine_on_tmpfs.source_dir
     for name, second in (("plain", 0), ("last\n", 2**40), ("old", -(2**33)), ("older", -(2**40))):
         (source / name).write_text(name)
@@ -129,7 +129,7 @@ def test_dates_that_the_volume_cannot_keep_are_told(machine_on_tmpfs: BackedUpMa
         assert machine.back_up().warnings == ()
 
 
-def test_nothing_is_told_where_every_date_is_kept(machine: BackedUpMachine, kind: str) -> None:
+def test_nothing_is_reported_where_every_date_is_kept(machine: BackedUpMachine, kind: str) -> None:
     if kind == "ext4":
         pytest.skip("its first and last dates are those of the source")
     assert machine.back_up().warnings == ()

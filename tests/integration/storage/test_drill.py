@@ -65,7 +65,7 @@ def test_an_rsync_outside_the_system_directories_restores_too(machine: BackedUpM
     assert made.files == 32
 
 
-def test_what_is_drawn_by_lot_is_bounded_and_what_is_declared_is_always_there(machine: BackedUpMachine) -> None:
+def test_the_drawn_files_are_bounded_and_the_declared_ones_are_always_there(machine: BackedUpMachine) -> None:
     made = make(machine, drill_files=5)
     assert made.files == 5
     made = make(machine, drill_bytes=4100, drill_paths={"etc": ("/d1",)})

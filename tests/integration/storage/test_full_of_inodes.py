@@ -70,7 +70,7 @@ def test_the_run_after_one_that_took_all_inodes_is_a_good_one(machine: BackedUpM
     recovers(machine, before)
 
 
-def test_what_a_killed_run_left_does_not_keep_the_next_one_from_its_inodes(machine: BackedUpMachine) -> None:
+def test_leftovers_of_a_killed_run_do_not_keep_the_next_one_from_its_inodes(machine: BackedUpMachine) -> None:
     before = machine.snapshots()
     # As a run leaves it that was killed together with its storage: nothing was given back.
     staging = LinkDest(machine.place).prepare(before[-1]).directory

@@ -43,7 +43,7 @@ def leave_garbage(machine: BackedUpMachine, trees: int, *, files: int = 3) -> No
             (directory / str(name)).touch()
 
 
-def test_what_was_being_written_when_a_run_was_killed_goes_an_hour_later(machine: BackedUpMachine) -> None:
+def test_files_half_written_by_a_killed_run_go_an_hour_later(machine: BackedUpMachine) -> None:
     machine.days(1)
     volume, catalogs = machine.machine_dir.parent, machine.machine_dir.parent / ".catalogs" / machine.machine_dir.name
     left = [
@@ -64,7 +64,7 @@ def test_what_was_being_written_when_a_run_was_killed_goes_an_hour_later(machine
     assert not any(path.exists() for path in left)
 
 
-def test_what_left_history_is_removed_and_history_is_not(machine: BackedUpMachine) -> None:
+def test_trees_that_left_history_are_removed_and_history_is_not(machine: BackedUpMachine) -> None:
     kept = machine.days(3)
     leave_garbage(machine, 2)
     assert gc(machine) == "2 trees removed\n"
@@ -74,7 +74,7 @@ def test_what_left_history_is_removed_and_history_is_not(machine: BackedUpMachin
     assert gc(machine, "--background") == ""
 
 
-def test_a_backup_does_not_wait_for_the_removal_of_what_it_prunes(
+def test_a_backup_does_not_wait_for_the_removal_of_expired_snapshots(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backup_run, "COLLECT_SECONDS", 0)

@@ -60,7 +60,7 @@ def test_a_lease_is_prolonged_while_the_session_goes_on_and_ended_with_it(
     assert slot() == []
 
 
-def test_a_session_whose_sources_are_all_reported_has_nothing_more_to_tell(tmp_path: Path) -> None:
+def test_a_session_whose_sources_are_all_reported_has_nothing_more_to_report(tmp_path: Path) -> None:
     with V1Api() as api:
         storage = storage_configuration(tmp_path, api_url=api.url)
         with Heartbeat(storage, UUID, pause_seconds=60) as heartbeat:

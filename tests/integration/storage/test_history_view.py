@@ -181,7 +181,7 @@ def test_paths_are_all_there_is(machine: BackedUpMachine) -> None:
     assert (row.files, row.size_bytes) == (None, None)
 
 
-def test_what_was_not_approved_and_what_is_not_there_are_answered_alike(machine: BackedUpMachine) -> None:
+def test_paths_that_were_not_approved_and_missing_ones_are_answered_alike(machine: BackedUpMachine) -> None:
     _before, approved, after = machine.snapshots()
     asker = Asker(machine, permitted(approved, b"ssh/key"))
     ours = SnapshotChoice(approved)
@@ -263,7 +263,7 @@ def test_a_choice_is_settled_once(
     assert not any(name in f"{refused.value.message}{refused.value.hint}" for name in machine.snapshots())
 
 
-def test_whoever_was_first_has_settled_it(machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_view_settles_the_snapshot(machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     coordinator = Coordinator(LATEST)
     permission = coordinator.permitted(machine, monkeypatch)
     _before, approved, _after = machine.snapshots()
@@ -351,7 +351,7 @@ def test_the_catalog_itself_has_no_other_names(machine: BackedUpMachine) -> None
         assert paths == {b"ssh/key", b"ssh/sshd_config"}
 
 
-def test_a_coordinator_of_the_existing_system_permits_one_s_own_alone(
+def test_a_coordinator_of_the_existing_system_grants_one_s_own_alone(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Existing(Coordinator):

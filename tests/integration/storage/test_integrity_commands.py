@@ -51,7 +51,7 @@ def spoil(machine: BackedUpMachine, name: str = "f3") -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_with_an_existing_coordinator_the_exit_code_and_the_terminal_tell(
+def test_with_an_existing_coordinator_the_exit_code_and_the_terminal_show_it(
     machine: BackedUpMachine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(machine, "verify", "--background") == 0
@@ -72,7 +72,7 @@ def test_with_an_existing_coordinator_the_exit_code_and_the_terminal_tell(
     assert damage.read(machine.place) == []
 
 
-def test_what_was_healed_while_the_coordinator_was_away_is_told_later(machine: BackedUpMachine, api: V1Api) -> None:
+def test_a_repair_while_the_coordinator_was_away_is_reported_later(machine: BackedUpMachine, api: V1Api) -> None:
     spoil(machine)
     assert run(machine, "verify") == 1
     machine.back_up()
@@ -104,7 +104,7 @@ def test_one_verification_at_a_time(machine: BackedUpMachine) -> None:
         run(machine, "verify")
 
 
-def test_a_drill_tells_what_it_restored(machine: BackedUpMachine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_drill_reports_the_restored_files(machine: BackedUpMachine, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(machine, "drill", "--json") == 0
     [found] = printed(capsys)
     assert (found["success"], found["files"], found["problems"]) == (True, 11, [])
@@ -115,7 +115,7 @@ def test_a_drill_tells_what_it_restored(machine: BackedUpMachine, capsys: pytest
     assert "diary: its content is not what was backed up" in capsys.readouterr().out
 
 
-def test_what_a_killed_drill_left_is_removed(machine: BackedUpMachine) -> None:
+def test_leftovers_of_a_killed_drill_are_removed(machine: BackedUpMachine) -> None:
     left = machine.storage.integrity.drill_directory / "left"
     left.mkdir(parents=True)
     (left / "file").touch()

@@ -97,7 +97,9 @@ def test_a_storage_with_root_keeps_the_machine_s_own(source: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("is_root", [True, False])
-def test_what_fake_super_keeps_is_read_as_the_machine_has_it(source: Path, tmp_path: Path, is_root: bool) -> None:
+def test_attributes_that_fake_super_keeps_are_read_as_the_machine_has_them(
+    source: Path, tmp_path: Path, is_root: bool
+) -> None:
     target = tmp_path / "target"
     target.mkdir()
     os.chown(target, NOBODY, NOBODY)

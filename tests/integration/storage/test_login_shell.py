@@ -41,7 +41,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         ('test "$1" = -c || echo interactive; exec /bin/sh "$@"', ""),
     ],
 )
-def test_what_a_shell_does_of_its_own_is_found(
+def test_effects_of_a_login_shell_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, found: str
 ) -> None:
     shell(tmp_path, monkeypatch, text)

@@ -82,7 +82,7 @@ def test_a_backup_in_which_one_alone_differs(machine: BackedUpMachine, name: byt
     assert kept(machine.newest_tree()) == {each: content(each, int(each == name)) for each in NAMES}
 
 
-def test_what_was_removed_there_is_not_kept(machine: BackedUpMachine) -> None:
+def test_files_that_the_machine_removed_are_not_kept(machine: BackedUpMachine) -> None:
     for name in FLAT:
         os.unlink(bytes(machine.source_dir) + b"/" + name)
     assert machine.back_up().success

@@ -72,7 +72,7 @@ def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourceDir
     assert not replacement.repair_directory(place).exists()
 
 
-def test_a_healed_file_has_the_holes_of_the_donor(place: SourceDirectory) -> None:
+def test_a_repaired_file_has_the_holes_of_the_donor(place: SourceDirectory) -> None:
     length = 64 * 1024 * 1024
     for name in ("a", "b", "c"):
         os.truncate(place.snapshot(name) / "d" / "f", length)
@@ -121,7 +121,7 @@ def test_no_symbolic_link_leads_it_astray(place: SourceDirectory, tmp_path: Path
     assert (outside / "f").read_bytes() == b"mine"
 
 
-def test_what_a_killed_run_left_is_removed(place: SourceDirectory) -> None:
+def test_leftovers_of_a_killed_run_are_removed(place: SourceDirectory) -> None:
     directory = replacement.repair_directory(place)
     directory.mkdir()
     (directory / "half").write_bytes(b"x")

@@ -47,7 +47,7 @@ def test_of_an_ordinary_snapshot_nothing_is_said(machine: BackedUpMachine) -> No
     assert plan(machine).remarks == []
 
 
-def test_a_suspicious_snapshot_is_never_the_latest_without_a_word(machine: BackedUpMachine) -> None:
+def test_a_quarantined_snapshot_is_never_the_latest_without_a_remark(machine: BackedUpMachine) -> None:
     first, second = machine.snapshots()
     snapshot_notes.change(machine.place, second, findings=(SIGN,))
     [remark] = plan(machine).remarks
@@ -68,7 +68,7 @@ def test_an_empty_snapshot_says_so(machine: BackedUpMachine) -> None:
     assert f"there is no file in {machine.snapshots()[-1]}" in remarks
 
 
-def test_snapshots_of_a_wrong_clock_are_told_of(machine: BackedUpMachine) -> None:
+def test_snapshots_of_a_wrong_clock_are_remarked(machine: BackedUpMachine) -> None:
     now = machine.clock.moment
     machine.clock.moment = now + timedelta(days=3650)
     (machine.source_dir / "diary").write_text("of a wrong clock")
@@ -81,7 +81,7 @@ def test_snapshots_of_a_wrong_clock_are_told_of(machine: BackedUpMachine) -> Non
     assert "the date of" in plan(machine, SnapshotChoice(ahead)).remarks[0]
 
 
-def test_who_looks_at_the_latest_is_told_too(machine: BackedUpMachine) -> None:
+def test_browsing_the_latest_shows_the_remark_too(machine: BackedUpMachine) -> None:
     snapshot_notes.change(machine.place, machine.snapshots()[-1], findings=(SIGN,))
     collected = CollectedAnswers()
     browse.show(view(machine), BrowseRequest(listing="ls", sources=["etc"]), collected.answers)
@@ -90,7 +90,7 @@ def test_who_looks_at_the_latest_is_told_too(machine: BackedUpMachine) -> None:
     assert SIGN in end.remarks[0]
 
 
-def test_signs_are_not_for_who_may_see_some_paths_alone(machine: BackedUpMachine) -> None:
+def test_findings_are_not_shown_to_a_machine_that_may_see_some_paths_alone(machine: BackedUpMachine) -> None:
     snapshot_notes.change(machine.place, machine.snapshots()[-1], findings=("differs: secret/name",))
     kept = view(machine, b"diary").choose(SnapshotChoice())
     [remark] = kept.remarks
@@ -117,7 +117,7 @@ def test_a_snapshot_that_lacks_files_says_so(machine: BackedUpMachine) -> None:
     )
 
 
-def test_whoever_may_see_some_paths_is_told_of_no_other(machine: BackedUpMachine) -> None:
+def test_a_machine_that_may_see_some_paths_hears_of_no_other(machine: BackedUpMachine) -> None:
     lost = Incompleteness(missing_files=1, entries=(LostEntry("secret", "no"),))
     snapshot_notes.change(machine.place, machine.snapshots()[-1], incomplete=lost)
     assert view(machine, b"diary").choose(LATEST).remarks == ()

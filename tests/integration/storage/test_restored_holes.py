@@ -88,7 +88,7 @@ def assert_restored(machine: BackedUpMachine, target: Path, *, have_holes: bool)
     assert [has_holes(target / name) for name in WITH_HOLES] == [have_holes] * 3
 
 
-def test_the_agent_is_told_of_them_and_of_the_room_that_they_take_until_then(
+def test_the_agent_gets_their_names_and_the_room_that_they_take_until_then(
     machine: BackedUpMachine, tmp_path: Path
 ) -> None:
     plan, _end, told = restored(machine, tmp_path / "target")
@@ -107,7 +107,7 @@ def test_an_agent_that_makes_none_gets_files_with_holes(machine: BackedUpMachine
     assert_restored(machine, tmp_path / "target", have_holes=True)
 
 
-def test_of_paths_those_below_them_are_told(machine: BackedUpMachine, tmp_path: Path) -> None:
+def test_of_paths_the_files_below_them_are_named(machine: BackedUpMachine, tmp_path: Path) -> None:
     (machine.source_dir / "images" / "dense").write_bytes(os.urandom(4096 * KIBIBYTE))
     assert machine.back_up().success
     _plan, _end, told = restored(machine, tmp_path / "target", paths=["images"])
@@ -122,7 +122,7 @@ def test_files_that_are_mostly_holes_come_with_them(machine: BackedUpMachine, tm
     assert has_holes(tmp_path / "target" / "images" / "disk")
 
 
-def test_more_of_them_than_are_looked_at_come_with_their_holes(
+def test_more_of_them_than_are_read_come_with_their_holes(
     machine: BackedUpMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded_entries, "WITH_HOLES_LIMIT", 2)
@@ -131,7 +131,7 @@ def test_more_of_them_than_are_looked_at_come_with_their_holes(
     assert_restored(machine, tmp_path / "target", have_holes=True)
 
 
-def test_where_the_catalog_does_not_know_the_files_are_looked_at(machine: BackedUpMachine, tmp_path: Path) -> None:
+def test_the_files_are_read_where_the_catalog_does_not_know(machine: BackedUpMachine, tmp_path: Path) -> None:
     with closing(sqlite3.connect(database.file_of(machine.place))) as connection:
         connection.execute("ALTER TABLE versions DROP COLUMN has_holes")
         connection.execute("PRAGMA user_version = 3")

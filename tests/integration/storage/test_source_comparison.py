@@ -71,7 +71,7 @@ def test_a_sample_is_a_sample(machine: BackedUpMachine) -> None:
     assert 0 < sum(compare(machine, 50).files for _ in range(3)) < 60
 
 
-def test_it_is_made_after_a_backup_when_asked_for_and_makes_it_suspicious(machine: BackedUpMachine) -> None:
+def test_it_is_made_after_a_backup_when_asked_for_and_quarantines_it(machine: BackedUpMachine) -> None:
     alter(machine.source_dir / "file\n7")
     snapshot = machine.back_up().snapshot
     assert snapshot is not None
@@ -96,7 +96,9 @@ def found_altered(machine: BackedUpMachine, path: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["link-dest", "none"])
-def test_what_a_comparison_noticed_is_brought_by_the_next_backup(machine: BackedUpMachine, mode: str) -> None:
+def test_a_difference_found_by_comparison_is_transferred_by_the_next_backup(
+    machine: BackedUpMachine, mode: str
+) -> None:
     found_altered(machine, "file\n7")
     wanted = (machine.source_dir / "file\n7").read_bytes()
     before = machine.place.tree(machine.snapshots()[-1])
@@ -120,7 +122,7 @@ def test_a_backup_that_fails_leaves_it_to_the_next_one(machine: BackedUpMachine)
     ).read_bytes()
 
 
-def test_what_was_brought_so_is_another_version_in_the_catalog(machine: BackedUpMachine) -> None:
+def test_a_file_transferred_for_that_is_another_version_in_the_catalog(machine: BackedUpMachine) -> None:
     found_altered(machine, "file\n7")
     machine.back_up()
     with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
@@ -164,7 +166,7 @@ def test_with_hard_links_too_contents_are_compared(machine: BackedUpMachine) -> 
     assert machine.differences(machine.place.tree(machine.snapshots()[-1])) == []
 
 
-def test_what_was_noticed_of_one_name_is_brought_by_all(
+def test_a_difference_found_at_one_name_is_transferred_for_all_names(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = with_two_names(machine)

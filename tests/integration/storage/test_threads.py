@@ -102,7 +102,7 @@ def test_a_backup_whose_lines_are_not_understood_any_further_is_made(
     assert_agrees(machine, with_checksums=False)
 
 
-def test_what_a_failed_reader_leaves_is_read_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+def test_output_that_a_failed_reader_leaves_is_read_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     def read(stream: IO[bytes]) -> None:
         stream.read(10)
         fail()
@@ -114,7 +114,7 @@ def test_what_a_failed_reader_leaves_is_read_all_the_same(caplog: pytest.LogCapt
     assert "the rest of it is ignored" in caplog.text
 
 
-def test_what_a_reader_does_not_want_is_read_all_the_same() -> None:
+def test_output_that_a_reader_ignores_is_read_all_the_same() -> None:
     with command.start(SAYS_MUCH, stdout=True) as child, watchdog.output_reader(child, lambda _stream: None):
         assert child.wait(60) == 7
 
@@ -166,7 +166,7 @@ def test_a_backup_whose_copy_of_the_base_fails_is_made_in_full(
 
 
 @pytest.mark.parametrize("place", ["parse", "manifest_entry"])
-def test_a_restore_of_which_nothing_can_be_told_any_further_is_sent(
+def test_a_restore_that_can_no_longer_be_reported_is_sent(
     machine: BackedUpMachine,
     tmp_path: Path,
     place: str,

@@ -56,7 +56,7 @@ def test_registers_and_reports_space_and_address(coordinator: Coordinator, stora
     storage.update_config()
 
 
-def test_a_host_key_that_is_to_come_is_told_beside_the_one_in_use(
+def test_a_host_key_that_is_to_come_is_sent_beside_the_one_in_use(
     coordinator: Coordinator, storage: StorageHost
 ) -> None:
     in_use = storage.sshd.directory / "ssh_host_ed25519_key.pub"
@@ -95,7 +95,7 @@ def test_half_a_registration_is_a_usage_error(storage: StorageHost) -> None:
     assert storage.update_config("--api-auth-name", "named", check=False).exit_code == 64
 
 
-def test_published_and_comment_are_told(coordinator: Coordinator, storage: StorageHost) -> None:
+def test_published_and_comment_are_sent(coordinator: Coordinator, storage: StorageHost) -> None:
     storage.write_configuration(published=False, comment="in the cellar")
     storage.update_config()
     row = stored(coordinator, storage.name)

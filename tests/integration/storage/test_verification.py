@@ -64,7 +64,7 @@ def test_all_is_read_once_however_many_snapshots_share_it(machine: BackedUpMachi
             assert all(entry.checksum for entry in known.history(path.encode()))
 
 
-def test_flipped_bits_are_named_with_path_and_snapshots_and_healed_from_a_twin(machine: BackedUpMachine) -> None:
+def test_flipped_bits_are_named_with_path_and_snapshots_and_repaired_from_a_twin(machine: BackedUpMachine) -> None:
     verify(machine)
     before = {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()}
     flip(kept(machine, 0, "twin"))
@@ -77,7 +77,9 @@ def test_flipped_bits_are_named_with_path_and_snapshots_and_healed_from_a_twin(m
     assert verify(machine).damages == []
 
 
-def test_without_a_copy_the_next_backup_brings_it_and_history_is_healed_from_there(machine: BackedUpMachine) -> None:
+def test_without_a_copy_the_next_backup_transfers_it_and_history_is_repaired_from_there(
+    machine: BackedUpMachine,
+) -> None:
     verify(machine)
     before = {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()}
     flip(kept(machine, 1, "d/shared"))
@@ -94,7 +96,7 @@ def test_without_a_copy_the_next_backup_brings_it_and_history_is_healed_from_the
     assert verify(machine).damages == []
 
 
-def test_what_no_copy_has_and_no_backup_can_bring_is_lost(machine: BackedUpMachine) -> None:
+def test_content_that_no_copy_and_no_machine_has_is_lost(machine: BackedUpMachine) -> None:
     verify(machine)
     flip(kept(machine, 0, "diary"), at=3)
     [found] = verify(machine).damages
@@ -117,7 +119,7 @@ def with_attribute(path: Path, value: bytes) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_a_file_whose_attributes_alone_are_others_is_named_and_healed_from_another_snapshot(
+def test_a_file_whose_attributes_alone_are_others_is_named_and_repaired_from_another_snapshot(
     machine: BackedUpMachine,
 ) -> None:
     # A tree of an earlier run, whose files another program made anew.
@@ -137,7 +139,7 @@ def test_a_file_whose_attributes_alone_are_others_is_named_and_healed_from_anoth
     assert verify(machine).damages == []
 
 
-def test_attributes_that_no_copy_has_are_brought_by_the_next_backup(machine: BackedUpMachine) -> None:
+def test_attributes_that_no_copy_has_are_transferred_by_the_next_backup(machine: BackedUpMachine) -> None:
     verify(machine)
     with_attribute(kept(machine, 0, "twin"), b"nobody's")
     [found] = verify(machine).damages
@@ -149,7 +151,7 @@ def test_attributes_that_no_copy_has_are_brought_by_the_next_backup(machine: Bac
     assert verify(machine).damages == []
 
 
-def test_attributes_that_nobody_has_looked_at_are_taken_as_they_are(machine: BackedUpMachine) -> None:
+def test_attributes_that_nobody_has_read_are_taken_as_they_are(machine: BackedUpMachine) -> None:
     with (
         catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known,
         known.writing() as connection,
@@ -187,7 +189,7 @@ def test_a_budget_that_is_used_up_leaves_the_rest_to_the_next_run(machine: Backe
     assert verify(machine).versions == 6
 
 
-def test_what_has_no_checksum_is_trusted_on_first_sight_if_size_and_time_agree(machine: BackedUpMachine) -> None:
+def test_a_file_without_a_checksum_is_trusted_on_first_sight_if_size_and_time_agree(machine: BackedUpMachine) -> None:
     with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
         for entry in known.oldest_checked(100):
             with known.writing() as connection:
@@ -199,7 +201,7 @@ def test_what_has_no_checksum_is_trusted_on_first_sight_if_size_and_time_agree(m
     assert (found.path, found.kind) == ("twin", "content")
 
 
-def test_hard_links_within_the_source_are_healed_together(tmp_path: Path) -> None:
+def test_hard_links_within_the_source_are_repaired_together(tmp_path: Path) -> None:
     with backed_up_machine(tmp_path, preserve_hard_links=True) as machine:
         (machine.source_dir / "a").write_bytes(os.urandom(50_000))
         os.link(machine.source_dir / "a", machine.source_dir / "b")
@@ -216,7 +218,7 @@ def test_hard_links_within_the_source_are_healed_together(tmp_path: Path) -> Non
         assert verify(machine).damages == []
 
 
-def test_the_trash_heals_history_and_is_left_as_it_is(machine: BackedUpMachine) -> None:
+def test_the_trash_repairs_history_and_is_left_as_it_is(machine: BackedUpMachine) -> None:
     shared = machine.source_dir / "d" / "shared"
     content, gone = shared.read_bytes(), machine.snapshots()[0]
     shared.write_bytes(b"another\n")

@@ -46,13 +46,13 @@ def test_shares_are_shares(found: RunStats) -> None:
 
 
 @given(figures())
-def test_what_a_source_always_does_is_no_sign_but_that_it_is_empty_or_shrank(found: RunStats) -> None:
+def test_a_habit_of_a_source_is_no_finding_but_that_it_is_empty_or_shrank(found: RunStats) -> None:
     signs = anomaly.findings(found, [found])
     assert not signs or found.files == 0 or all("of the size is gone" in sign for sign in signs)
 
 
 @given(figures())
-def test_a_first_backup_and_one_of_a_source_without_suspicion_never_are(found: RunStats) -> None:
+def test_a_first_backup_and_one_of_a_source_without_anomaly_detection_never_have_findings(found: RunStats) -> None:
     assert anomaly.findings(replace(found, files_before=0)) == ()
     assert anomaly.findings(found, thresholds=AnomalyThresholds(enabled=False)) == ()
 
@@ -74,7 +74,7 @@ def test_higher_thresholds_find_no_more(found: RunStats, share: float) -> None:
 
 
 @given(figures())
-def test_encrypted_content_makes_nothing_less_suspicious(found: RunStats) -> None:
+def test_encrypted_content_takes_no_finding_away(found: RunStats) -> None:
     if anomaly.findings(replace(found, became_random=0)):
         assert anomaly.findings(found)
 

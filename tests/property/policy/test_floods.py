@@ -47,7 +47,7 @@ def scheduled(slot: timedelta, delays: list[float]) -> list[Snapshot]:
 
 
 @given(rules, slots, st.lists(shares, min_size=1, max_size=20), st.lists(st.tuples(shares, shares), max_size=60))
-def test_a_flood_within_the_slots_costs_nothing(
+def test_a_flood_within_the_periods_costs_nothing(
     text: str, slot: timedelta, delays: list[float], flood: list[tuple[float, float]]
 ) -> None:
     history = scheduled(slot, delays)
@@ -68,7 +68,7 @@ def test_a_flood_within_the_slots_costs_nothing(
     st.floats(0, 4),
     st.lists(st.booleans(), min_size=80, max_size=80),
 )
-def test_whoever_floods_pushes_out_no_more_than_time_would(
+def test_a_flood_pushes_out_no_more_than_time_would(
     count: int, slot: timedelta, delays: list[float], flood: list[float], periods: float, quicker: list[bool]
 ) -> None:
     """From a takeover on, also under a schedule changed to a slot that lasts half as long."""

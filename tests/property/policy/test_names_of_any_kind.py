@@ -116,7 +116,7 @@ def test_any_snapshot_name_is_read_without_an_error(name: str, source: str) -> N
 
 
 @given(any_text | st.builds("ssh-ed25519 {} {}".format, st.text("AbC0+/=", max_size=80), any_text))
-def test_what_is_taken_for_a_key_is_one(text: str) -> None:
+def test_a_text_that_is_taken_for_a_key_is_one(text: str) -> None:
     for parse in (ssh_public_key, ssh_host_key):
         try:
             key = parse(text)

@@ -147,7 +147,7 @@ def test_the_order_given_does_not_matter(
 
 
 @given(policies, histories, NOWS, st.sampled_from(ZONES))
-def test_what_the_existing_system_keeps_is_kept(
+def test_snapshots_that_the_existing_system_keeps_are_kept(
     rules: list[str], history: list[tuple[timedelta | None, bool, bool]], now: datetime, zone: ZoneInfo
 ) -> None:
     snapshots = snapshots_of(history, now)

@@ -142,7 +142,7 @@ def test_rules_that_do_not_weaken_let_all_through_that_was_let_through(data: st.
         ({"frequency": "cron 0 0 29 2 *"}, {Weakening.LESS_OFTEN}),
     ],
 )
-def test_what_counts_as_weaker(change: dict[str, object], expected: set[Weakening]) -> None:
+def test_these_changes_count_as_weaker(change: dict[str, object], expected: set[Weakening]) -> None:
     assert set(weakening.weakenings(declared(), declared(**change))) == expected
 
 
@@ -157,6 +157,6 @@ def test_a_source_that_is_gone_counts() -> None:
     assert weakening.weakenings(declared(), None) == (Weakening.GONE,)
 
 
-def test_what_was_excluded_and_filtered_may_be_let_through() -> None:
+def test_excluded_and_filtered_paths_may_be_let_through() -> None:
     old = declared(filter=["+ /a", "- *.tmp", "- *.log"], exclude=["*.bak", "*.iso"])
     assert weakening.weakenings(old, declared(filter=["+ /a", "+ /b", "- *.log"], exclude=["*.iso"])) == ()

@@ -140,7 +140,7 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion(write: Write, caplog: pyt
     assert "config.json: unit_nmae: unknown key, ignored; did you mean 'unit_name'?" in caplog.text
 
 
-def test_all_faults_are_told_at_once_each_with_file_and_key(write: Write) -> None:
+def test_all_faults_are_reported_at_once_each_with_file_and_key(write: Write) -> None:
     directory = write(
         api_url="http://turku.example.com/v1",
         api_auth_name="half",

@@ -23,7 +23,7 @@ def test_trouble_with_thousands_of_files_is_counted(caplog: pytest.LogCaptureFix
     )
 
 
-def test_what_comes_of_ending_it_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_about_its_end_are_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
     listener = DaemonLog()
     listener.end()
     listener.line(f"{STAMP}rsync error: received SIGUSR1 (code 19)")

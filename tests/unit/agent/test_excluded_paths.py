@@ -52,7 +52,7 @@ def test_the_option_is_on_by_itself_for_the_whole_system_alone(tmp_path: Path) -
     assert excluded_paths.stays_on_one_file_system(source("/", one_file_system="no"))
 
 
-def test_what_is_mounted_below_is_offered_empty_and_named(
+def test_mounts_below_are_offered_empty_and_named(
     agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -80,9 +80,7 @@ def test_many_mounts_take_one_line(
     assert message.endswith(", 4980 more")
 
 
-def test_what_is_mounted_by_way_of_a_link_is_found(
-    agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mount_by_way_of_a_link_is_found(agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     mounted(monkeypatch, (tmp_path / "real" / "disk", "xfs"))

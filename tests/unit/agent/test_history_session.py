@@ -33,12 +33,12 @@ REFUSAL = b'{"row":"refusal","code":"restore-failed","message":"nobody let the r
     ("said", "sentence"),
     [(REFUSAL, "storage primary: nobody let the restore begin"), (b"", "storage primary ended the session")],
 )
-def test_what_the_storage_said_at_its_end_is_told(said: bytes, sentence: str) -> None:
+def test_the_last_words_of_the_storage_are_reported(said: bytes, sentence: str) -> None:
     with pytest.raises(RestoreFailed, match=sentence):
         HistorySession(ADDRESS, _Ssh(said)).release_storage()  # type: ignore[arg-type]
 
 
-def test_what_is_printed_before_an_answer_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+def test_output_before_an_answer_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     said = b'Welcome\n\n{"hello": 1}\nno line break {"row":"browse-end"}\n{"row":"browse-end","is_cut":true}\n'
     answers = list(HistorySession(ADDRESS, _Ssh(said)).answers())  # type: ignore[arg-type]
     assert answers == [BrowseEnd(), BrowseEnd(is_cut=True)]
@@ -46,7 +46,7 @@ def test_what_is_printed_before_an_answer_is_no_answer(caplog: pytest.LogCapture
     assert "no line break" in caplog.text
 
 
-def test_what_is_printed_after_the_first_answer_is_malformed() -> None:
+def test_output_after_the_first_answer_is_malformed() -> None:
     session = HistorySession(ADDRESS, _Ssh(b'{"row":"browse-end"}\nWelcome\n'))  # type: ignore[arg-type]
     with pytest.raises(MalformedMessage):
         list(session.answers())

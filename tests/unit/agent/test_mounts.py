@@ -97,7 +97,7 @@ HARDENED = r"""
 """
 
 
-def test_what_a_hardened_unit_mounts_onto_itself_is_the_same_file_system(tmp_path: Path) -> None:
+def test_a_mount_of_a_hardened_unit_onto_itself_is_the_same_file_system(tmp_path: Path) -> None:
     assert boundary(tmp_path, "/", HARDENED) == ["/home/alice", "/proc", "/srv/bob", "/srv/own"]
     assert boundary(tmp_path, "/home", HARDENED) == ["/home/alice"]
     assert boundary(tmp_path, "/home/bob", HARDENED) == []

@@ -37,13 +37,13 @@ def read(daemon: ReceivingDaemon, *lines: bytes) -> None:
     daemon._read(io.BytesIO(b"".join(lines)))
 
 
-def test_a_plain_name_is_told_with_its_checksum(daemon: ReceivingDaemon, received: list[Any]) -> None:
+def test_a_plain_name_is_reported_with_its_checksum(daemon: ReceivingDaemon, received: list[Any]) -> None:
     read(daemon, STAMP + b"connect\n", record(daemon, b"a b\\n#012 \xff", 7), STAMP + b"sent 1 bytes\n")
     assert received == [(b"a b\\n#012 \xff", bytes.fromhex(CHECKSUM), 7)]
 
 
 @pytest.mark.parametrize("name", [b"a\\#012b", b"\\#134#012", b"\\#999", b"x\\\\#377"])
-def test_a_name_that_may_be_escaped_is_told_without_a_checksum(
+def test_a_name_that_may_be_escaped_is_reported_without_a_checksum(
     daemon: ReceivingDaemon, received: list[Any], name: bytes
 ) -> None:
     read(daemon, record(daemon, name, 5), record(daemon, b"next", 6))

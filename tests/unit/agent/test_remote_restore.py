@@ -60,7 +60,7 @@ def test_the_setting_takes_absolute_directories(load: MakeAgent, path: str) -> N
     assert "remote_restore" in str(error.value.details) + error.value.message
 
 
-def test_a_directory_inside_is_permitted_as_it_lies_on_the_disk(load: MakeAgent, tmp_path: Path) -> None:
+def test_a_directory_inside_is_allowed_as_it_lies_on_the_disk(load: MakeAgent, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "name").symlink_to("real")
     (tmp_path / "real/inner").symlink_to(tmp_path / "real")
@@ -118,7 +118,7 @@ def test_orders_that_are_none_are_left(told: Any, caplog: pytest.LogCaptureFixtu
     assert "malformed restore requests" in caplog.text
 
 
-def test_what_is_told_can_be_sent_and_stored() -> None:
+def test_every_message_can_be_sent_and_stored() -> None:
     text = remote_restore._sendable("caf\udce9\0" + "x" * 5000)
     assert text.startswith("caf\\udce9\\x00")
     assert len(text) <= 4000

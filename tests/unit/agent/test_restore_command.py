@@ -43,7 +43,7 @@ def options(**words: bool) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize(("answer", "goes_on"), [("y\n", True), ("\n", False), ("no\n", False)])
-def test_a_person_is_asked_about_a_suspicious_snapshot(
+def test_a_person_is_asked_about_a_quarantined_snapshot(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -57,7 +57,7 @@ def test_a_person_is_asked_about_a_suspicious_snapshot(
     assert "all the same?" in said
 
 
-def test_a_script_is_told_and_goes_on_where_nothing_can_be_overwritten(
+def test_a_script_gets_a_warning_and_goes_on_where_nothing_can_be_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
@@ -94,7 +94,7 @@ def left(agent: AgentConfig, target: Path, order: RestoreJob, *, has_basis_files
         ),
     ],
 )
-def test_where_something_is_left_it_is_said_how_to_go_on(
+def test_leftovers_come_with_the_command_to_go_on(
     agent: AgentConfig, tmp_path: Path, choice: SnapshotChoice, hint: str
 ) -> None:
     order = RestoreJob("etc", STORAGE, tmp_path / "target", snapshot=choice)
@@ -102,7 +102,7 @@ def test_where_something_is_left_it_is_said_how_to_go_on(
     assert restore._next_step(agent.state, order, [plan(tmp_path / "target")]) == hint
 
 
-def test_where_nothing_of_use_is_left_nothing_is_promised(agent: AgentConfig, tmp_path: Path) -> None:
+def test_nothing_is_promised_where_nothing_of_use_is_left(agent: AgentConfig, tmp_path: Path) -> None:
     target = tmp_path / "target"
     order = RestoreJob("etc", STORAGE, target)
     assert restore._next_step(agent.state, order, []) == ""

@@ -28,7 +28,7 @@ def test_without_totals_there_is_no_time_left() -> None:
 
 
 @pytest.mark.parametrize(("files", "size_bytes", "left"), [(0, 0, None), (10, 900, 90), (90, 100, 90), (100, 1000, 0)])
-def test_whichever_is_further_behind_tells_the_time_left(files: int, size_bytes: int, left: float | None) -> None:
+def test_the_slower_of_files_and_bytes_gives_the_time_left(files: int, size_bytes: int, left: float | None) -> None:
     assert result.seconds_left(progress(files, size_bytes)) == left
 
 

@@ -53,12 +53,12 @@ def test_update_config_says_them_before_the_coordinator_does(
     assert [line.split(": ")[2] for line in said] == ["path", "exclude"]
 
 
-def test_a_source_without_a_path_is_told_of_with_its_line(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_source_without_a_path_is_reported_with_its_line(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     configuration.load(directory)
     assert f"{directory}/sources.d/a.json, line 7: pathless: is not a source, because it has no path" in caplog.text
 
 
-def test_a_file_that_is_not_read_is_told_of(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_is_not_read_is_reported(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     (directory / "sources.d/home.jsn").write_text("{}")
     (directory / "config.d/machine.conf").write_text("{}")
     configuration.load(directory)

@@ -50,7 +50,7 @@ def test_no_link_is_followed_and_what_is_no_file_is_left_alone(tree: Path) -> No
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "inner/../../outside"])
-def test_what_is_no_path_inside_is_refused(tree: Path, path: str) -> None:
+def test_a_path_that_leads_out_is_refused(tree: Path, path: str) -> None:
     with pytest.raises(MalformedMessage):
         make(tree, path)
 

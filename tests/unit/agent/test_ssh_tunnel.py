@@ -178,9 +178,7 @@ def test_an_administrator_s_ciphers_are_left_alone(write: Write, command: list[s
         ("", False),
     ],
 )
-def test_whether_the_processor_encrypts_by_itself_is_read_from_the_kernel(
-    tmp_path: Path, text: str, has_aes: bool
-) -> None:
+def test_the_processors_own_encryption_is_read_from_the_kernel(tmp_path: Path, text: str, has_aes: bool) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     assert ssh_tunnel.cpu_has_aes(tmp_path / "cpuinfo") is has_aes
     assert not ssh_tunnel.cpu_has_aes(tmp_path / "missing")
@@ -199,7 +197,7 @@ def test_former_keys_are_offered_after_the_present_one(write: Write) -> None:
     assert keys == [f'IdentityFile="/v/{name}"' for name in ("ssh_key", "ssh_key.previous-2", "ssh_key.previous-1")]
 
 
-def test_what_a_storage_of_the_existing_system_does_not_know_is_sent_only_where_there_is_some() -> None:
+def test_fields_that_a_storage_of_the_existing_system_lacks_are_sent_only_with_a_value() -> None:
     plain = json.loads(ssh_tunnel.request_bytes("checkin", port=50000, sources={}).splitlines()[0])
     assert set(plain) == {"action", "port", "verbose", "sources"}
     content = ssh_tunnel.request_bytes(

@@ -38,7 +38,7 @@ def test_lines_can_be_held_back_until_something_else_was_said(capsys: pytest.Cap
     assert capsys.readouterr().err == "hello\nRestore mode active on port 1.\nlater\n"
 
 
-def test_what_was_shown_is_remembered_and_what_is_held_back_is_not() -> None:
+def test_shown_lines_are_remembered_and_held_back_ones_are_not() -> None:
     output = StorageOutput("primary", held_until_released=True)
     output.show_line("Permission denied (publickey).")
     assert not output.has_shown("Permission denied (publickey).")
@@ -47,7 +47,7 @@ def test_what_was_shown_is_remembered_and_what_is_held_back_is_not() -> None:
     assert not output.has_shown("Connection refused")
 
 
-def test_what_was_held_back_can_be_shown_and_more_held_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_held_back_lines_can_be_shown_and_more_held_back(capsys: pytest.CaptureFixture[str]) -> None:
     output = StorageOutput("primary", held_until_released=True, awaited="active on port")
     output.show_line("the port is taken")
     output.release(holds_next=True)
@@ -84,7 +84,7 @@ def test_lines_that_no_log_wrote_are_bounded_too(capsys: pytest.CaptureFixture[s
     assert shown[-1] == 'storage primary: 900 more messages are not shown: 900 x file has vanished: "..."'
 
 
-def test_what_is_cut_off_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cut_off_lines_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     output = StorageOutput("primary", limit_characters=1000)
     with output.summarized():
         for number in range(500):

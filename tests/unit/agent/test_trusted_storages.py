@@ -62,7 +62,7 @@ def test_an_empty_record_is_no_first_contact(agent: Make, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"one": {}}', '{"one": {"host_keys": "x"}}', "\x00", "{"])
-def test_a_damaged_record_is_told(agent: Make, tmp_path: Path, content: str) -> None:
+def test_a_damaged_record_is_reported(agent: Make, tmp_path: Path, content: str) -> None:
     (tmp_path / "var").mkdir()
     (tmp_path / "var/known_storages.json").write_text(content)
     with pytest.raises(ConfigurationError, match=r"known_storages\.json cannot be read"):
@@ -78,7 +78,7 @@ def test_a_known_key_is_known_under_any_name_but_one_that_the_configuration_has(
     assert trusted(told, address("one", OLD), address("one", NEW)) == [(OLD,), (NEW,)]
 
 
-def test_what_the_configuration_says_of_a_name_replaces_what_was_learnt_of_it(agent: Make) -> None:
+def test_the_configured_keys_of_a_name_replace_the_learnt_ones(agent: Make) -> None:
     machine = agent()
     trusted(machine, address("one", OLD))
     told = with_values(machine, storage_host_keys={"one": (NEW,)})
@@ -113,7 +113,7 @@ def test_of_several_keys_the_known_ones_count_and_the_others_wait(agent: Make) -
     assert pending(machine) == set()
 
 
-def test_what_waits_is_forgotten_when_the_coordinator_takes_it_back(agent: Make) -> None:
+def test_a_waiting_key_is_forgotten_when_the_coordinator_takes_it_back(agent: Make) -> None:
     machine = agent()
     trusted(machine, address("one", OLD))
     trusted(machine, address("one", NEW))
@@ -158,7 +158,7 @@ def test_the_same_answer_again_writes_nothing(agent: Make, tmp_path: Path) -> No
     assert {path: path.stat().st_ino for path in (tmp_path / "var").iterdir()} == before
 
 
-def test_the_listing_tells_trusted_from_waiting(agent: Make) -> None:
+def test_the_listing_distinguishes_trusted_from_waiting(agent: Make) -> None:
     machine = agent(storage_host_keys={"told": [OTHER]}, trust_new_storages="always")
     trusted(machine, address("one", OLD))
     trusted(machine, address("one", NEW, host="evil.example.com"))

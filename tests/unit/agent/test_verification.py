@@ -54,7 +54,7 @@ def counts(found: Verification) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize("is_manifest_first", [True, False])
-def test_what_rsync_tells_counts_whichever_comes_first(compared: Verification, is_manifest_first: bool) -> None:
+def test_reports_of_rsync_count_whichever_comes_first(compared: Verification, is_manifest_first: bool) -> None:
     for path, content, received in ((b"good", b"1", b"1"), (b"bad", b"1", b"2")):
         steps = [
             lambda path=path, content=content: compared.expect(entry(path.decode(), content)),
@@ -115,7 +115,7 @@ def test_a_machine_s_own_label_is_no_other_attribute(tree: int, tmp_path: Path) 
     assert compared.problems.named == []
 
 
-def test_what_was_there_is_read(compared: Verification, tmp_path: Path) -> None:
+def test_existing_files_are_read(compared: Verification, tmp_path: Path) -> None:
     (tmp_path / "same").write_bytes(b"same")
     (tmp_path / "other").write_bytes(b"OTHER")
     for path, content in (("same", b"same"), ("other", b"other")):
@@ -125,7 +125,7 @@ def test_what_was_there_is_read(compared: Verification, tmp_path: Path) -> None:
     assert "--compare-contents" in compared.problems.named[0]
 
 
-def test_what_rsync_did_not_tell_of_is_read_at_the_end(compared: Verification, tmp_path: Path) -> None:
+def test_files_that_rsync_did_not_report_are_read_at_the_end(compared: Verification, tmp_path: Path) -> None:
     (tmp_path / "two\nlines").write_bytes(b"content")
     compared.expect(entry("two\nlines", b"content"))
     compared.expect(entry("nowhere", b"content"))
@@ -163,7 +163,7 @@ def test_a_link_is_made_as_it_was_where_rsync_changed_it(compared: Verification,
     assert counts(compared) == (0, 0, 0, 0)
 
 
-def test_it_is_told_where_it_may_not_be_made(compared: Verification, tmp_path: Path) -> None:
+def test_it_is_reported_where_it_may_not_be_made(compared: Verification, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("elsewhere")
     compared.expect(entry("link", None, target="there"))
     compared.finish(repairs_links=False)
@@ -244,7 +244,7 @@ def test_no_link_is_longer_than_a_link_can_be(compared: Verification) -> None:
         compared.expect(entry("link", None, target="x" * 4096))
 
 
-def test_what_was_there_is_read_by_way_of_no_link(compared: Verification, tmp_path: Path) -> None:
+def test_existing_files_are_read_by_way_of_no_link(compared: Verification, tmp_path: Path) -> None:
     outside = tmp_path.parent / f"{tmp_path.name}-outside"
     outside.mkdir()
     (outside / "secret").write_bytes(b"guess")

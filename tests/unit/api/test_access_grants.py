@@ -74,7 +74,7 @@ def test_a_request_overrides_a_policy_that_hides_history(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("switched_off", ["machine", "source"])
-def test_what_is_switched_off_has_none(cast: Cast, switched_off: str) -> None:
+def test_a_machine_or_source_that_is_switched_off_has_none(cast: Cast, switched_off: str) -> None:
     (Machine if switched_off == "machine" else Source).objects.update(active=False)
     assert not request_access(cast.bob, cast.alice)["allowed"]
 
@@ -112,7 +112,7 @@ def test_the_request_ends_with_its_outcome_and_its_lease(cast: Cast, bella: V1Ma
     assert not request_access(cast.bob, bella, **said)["allowed"]
 
 
-def test_what_is_not_this_storages_does_not_exist_for_it(cast: Cast, bella: V1Machine) -> None:
+def test_a_machine_of_another_storage_does_not_exist_for_it(cast: Cast, bella: V1Machine) -> None:
     mallory = V1Storage(cast.bob.post, auth=cast.bob.auth, name="mallory")
     mallory.update_config()
     request = running(cast, bella)
@@ -126,7 +126,7 @@ def test_what_is_not_this_storages_does_not_exist_for_it(cast: Cast, bella: V1Ma
 
 
 class TestAuditLog:
-    def test_has_every_recovery_and_a_look_once_in_a_while(self, cast: Cast) -> None:
+    def test_has_every_restore_and_a_browse_once_in_a_while(self, cast: Cast) -> None:
         for _ in range(3):
             request_access(cast.bob, cast.alice, action="restore")
             request_access(cast.bob, cast.alice, action="browse")
@@ -149,7 +149,7 @@ class TestAuditLog:
         (entry,) = noted("restore.denied")
         assert (entry.actor_kind, entry.actor, entry.new["machine"]) == ("storage", "primary", bella.uuid)
 
-    def test_a_flood_of_recoveries_is_refused(self, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_flood_of_restores_is_refused(self, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
         # What registered Alice counts too.
         monkeypatch.setattr(log, "FLOOD_LIMIT", AuditEntry.objects.filter(actor=cast.alice.uuid).count() + 3)
         for _ in range(3):
@@ -167,7 +167,7 @@ def test_a_policy_is_for_one_scope(cast: Cast) -> None:
 class TestSnapshotOfARequest:
     """``resolved``: what a storage takes the choice of a request to mean, remembered once."""
 
-    def test_is_settled_by_the_first_who_tells(self, cast: Cast, bella: V1Machine) -> None:
+    def test_is_settled_by_the_first_report(self, cast: Cast, bella: V1Machine) -> None:
         request = running(cast, bella)
         said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
         assert request_access(cast.bob, bella, **said) == {"allowed": True, "snapshot": {}}
@@ -179,7 +179,7 @@ class TestSnapshotOfARequest:
         assert (entry.actor_kind, entry.actor) == ("storage", "primary")
         assert entry.new == {"resolved_snapshot": "etc_20261124-084122_8491"}
 
-    def test_is_what_a_later_run_is_told(self, cast: Cast, bella: V1Machine) -> None:
+    def test_is_the_snapshot_of_a_later_run(self, cast: Cast, bella: V1Machine) -> None:
         request = running(cast, bella)
         said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
         request_access(cast.bob, bella, **said, resolved="etc_20261124-084122_8491")
@@ -204,7 +204,7 @@ class TestSnapshotOfARequest:
         }
 
 
-def test_a_machine_is_not_told_which_sources_another_has(cast: Cast, bella: V1Machine) -> None:
+def test_a_machine_does_not_see_the_sources_of_another(cast: Cast, bella: V1Machine) -> None:
     answers = [request_access(cast.bob, bella, source, of_machine=cast.alice.uuid) for source in ("etc", "nothing")]
     assert answers[0] == answers[1]
     assert not answers[0]["allowed"]

@@ -125,7 +125,7 @@ def test_filter_sets_are_edited_as_lines_and_checked(admin: Client) -> None:
     assert not FilterSet.objects.filter(name="bad").exists()
 
 
-def test_what_machines_say_is_shown_as_text(admin: Client, cast: Cast) -> None:
+def test_values_of_machines_are_shown_as_text(admin: Client, cast: Cast) -> None:
     cast.alice.update_config({"etc": {"path": "/etc/<script>alert(1)</script>"}})
     text = page(admin, address(Source, "changelist"))
     assert "<script>alert" not in text
@@ -174,7 +174,7 @@ def test_a_change_is_read_on_its_page_and_decided_in_the_list(admin: Client) -> 
     assert 'name="_save"' not in page
 
 
-def test_what_waits_for_its_turn_is_due() -> None:
+def test_a_source_that_waits_for_its_turn_is_due() -> None:
     now = datetime(2026, 11, 24, 12, tzinfo=UTC)
     assert ">in 3 h</time>" in presentation.due(now + timedelta(hours=3), now=now)
     assert presentation.due(now - timedelta(hours=3), now=now).startswith("due <time")

@@ -111,7 +111,7 @@ def everything() -> str:
     return json.dumps(list(AuditEntry.objects.values()), default=str)
 
 
-def test_what_operators_do_is_noted(browser: Client, cast: Cast) -> None:
+def test_acts_of_operators_are_noted(browser: Client, cast: Cast) -> None:
     machine = Machine.objects.get()
     cast.storage("other").update_config()
     url = reverse("admin:fleet_machine_change", args=[machine.pk])

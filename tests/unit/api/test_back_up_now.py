@@ -41,7 +41,7 @@ def test_named_sources_of_a_machine_named_by_its_unit_are_due_again() -> None:
     assert set(cast.alice.due()) == {"home"}
 
 
-def test_what_does_not_exist_or_is_not_clear_is_refused() -> None:
+def test_a_missing_or_ambiguous_name_is_refused() -> None:
     cast = api_cast.introduce()
     with pytest.raises(UsageError, match="has no source srv"):
         _run("web-0", "etc", "srv")

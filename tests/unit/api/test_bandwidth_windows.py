@@ -16,7 +16,7 @@ def order(cast: Cast, bwlimit: Any) -> Any:
     return cast.bob.due(cast.alice.uuid)["etc"]
 
 
-def test_a_storage_is_told_the_windows_and_the_limit_of_the_moment(cast: Cast) -> None:
+def test_a_storage_gets_the_windows_and_the_limit_of_the_moment(cast: Cast) -> None:
     told = order(cast, "3M 0000-2359, 3M")
     assert told["bandwidth_windows"] == "3M 0000-2359, 3M"
     assert told["bwlimit"] == 3 * 1024

@@ -43,7 +43,7 @@ def test_only_trusted_proxies_are_believed(peer: str, forwarded: str, proxies: s
     assert client_address(peer, forwarded, trusted(proxies)) == address
 
 
-def test_what_is_no_network_is_a_mistake() -> None:
+def test_a_text_that_is_no_network_is_a_mistake() -> None:
     read = environment.read({"TURKU_TRUSTED_PROXIES": "10.0.0.1/8, proxy.example.com, unix"})
     assert [mistake.id for mistake in read.errors] == ["turku.E012", "turku.E012"]
     assert read.trusted_proxies == TrustedProxies((), unix_socket=True)

@@ -85,7 +85,7 @@ def test_a_source_no_longer_named_is_unpublished_and_comes_back(cast: Cast) -> N
     assert Source.objects.get(name="home").pk == key
 
 
-def test_all_faults_are_told_together_and_nothing_is_changed(cast: Cast) -> None:
+def test_all_faults_are_reported_together_and_nothing_is_changed(cast: Cast) -> None:
     before = list(Source.objects.order_by("name").values())
     sentence = refusal(
         cast,

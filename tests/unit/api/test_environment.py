@@ -18,7 +18,7 @@ def test_nothing_set_means_sqlite_on_loopback() -> None:
     assert (settings.time_zone, settings.debug, settings.hash_key_is_local) == ("UTC", False, True)
 
 
-def test_all_mistakes_are_told_together() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     settings = environment.read(
         {
             "TURKU_STATE_DIR": "relative",

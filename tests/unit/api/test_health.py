@@ -57,7 +57,7 @@ def test_a_failed_source_is_marked_at_once(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("change", [{"active": False}, {"published": False}])
-def test_what_is_switched_off_does_not_count(cast: Cast, change: dict[str, bool]) -> None:
+def test_switched_off_machines_and_storages_do_not_count(cast: Cast, change: dict[str, bool]) -> None:
     later = SYSTEM_CLOCK.now() + timedelta(days=2)
     Machine.objects.update(**change)
     assert marks(later)[1:] == ({"off"}, {"off"})
@@ -111,7 +111,7 @@ def test_the_call_counts_what_there_is(cast: Cast) -> None:
     assert Source.objects.count() == 2
 
 
-def test_how_long_each_may_last_is_an_option_of_the_check(cast: Cast) -> None:
+def test_the_time_limits_are_options_of_the_check(cast: Cast) -> None:
     now = SYSTEM_CLOCK.now()
     Storage.objects.update(date_checked_in=now - 20 * MINUTE)
     Machine.objects.update(date_checked_in=now - 50 * MINUTE)

@@ -61,7 +61,7 @@ def actions() -> list[str]:
     return list(found.values_list("action", flat=True))
 
 
-def test_damage_marks_its_source_until_it_is_healed(cast: Cast) -> None:
+def test_damage_marks_its_source_until_it_is_repaired(cast: Cast) -> None:
     report_damage(cast, DAMAGE)
     [row] = Damage.objects.all()
     assert (row.path, row.state, row.snapshots) == ("ssh/sshd_config", "lost", ["etc_20260131-120000_0a1b"])
@@ -75,7 +75,7 @@ def test_damage_marks_its_source_until_it_is_healed(cast: Cast) -> None:
     assert actions() == ["damage.found", "damage.repaired"]
 
 
-def test_it_is_told_once_and_a_judgement_holds_until_there_is_news(cast: Cast) -> None:
+def test_it_is_reported_once_and_a_judgement_holds_until_there_is_news(cast: Cast) -> None:
     report_damage(cast, DAMAGE)
     Damage.objects.update(date_acknowledged=SYSTEM_CLOCK.now(), acknowledged_by="olga")
     report_damage(cast, DAMAGE)
@@ -156,7 +156,7 @@ def test_only_of_a_storages_own_machines(cast: Cast) -> None:
         drill(summary="x" * 20000),
     ],
 )
-def test_what_is_malformed_or_too_much_is_refused(cast: Cast, integrity: Any) -> None:
+def test_a_malformed_or_too_long_report_is_refused(cast: Cast, integrity: Any) -> None:
     assert send(cast.bob, cast.alice.uuid, {"etc": integrity})[0] == 400
     assert not Damage.objects.exists()
 

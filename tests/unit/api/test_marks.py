@@ -131,7 +131,7 @@ def test_a_rarer_schedule_is_reckoned_from_the_last_good_backup(cast: Cast, cloc
     assert source_mark(hours=12) == "ok"
 
 
-def test_how_long_a_machine_may_be_away_is_a_matter_of_policy(cast: Cast) -> None:
+def test_the_time_that_a_machine_may_be_away_is_a_matter_of_policy(cast: Cast) -> None:
     assert [machine_mark(minutes=minutes) for minutes in (59, 61)] == ["ok", "silent"]
     everyone = Policy.objects.create(silent_after_hours=2)
     assert [machine_mark(hours=hours) for hours in (1.9, 2.1)] == ["ok", "silent"]
@@ -179,7 +179,7 @@ def test_a_clock_that_was_ahead_puts_no_backup_off(cast: Cast, clock: Clock, ahe
     assert cast.alice.due() == {}
 
 
-def test_what_a_wrong_clock_planned_keeps_to_the_schedule(cast: Cast, clock: Clock) -> None:
+def test_a_due_time_planned_by_a_wrong_clock_keeps_to_the_schedule(cast: Cast, clock: Clock) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
     Source.objects.update(date_next_backup=SYSTEM_CLOCK.now() + 3650 * DAY)
     assert cast.alice.due() == {}
@@ -194,7 +194,7 @@ def test_a_schedule_without_bound_keeps_its_moment(cast: Cast) -> None:
     assert source_mark() == "ok"
 
 
-def test_who_was_seen_in_the_future_is_silent_now(cast: Cast, clock: Clock) -> None:
+def test_a_machine_or_storage_seen_in_the_future_is_silent_now(cast: Cast, clock: Clock) -> None:
     clock.ahead = 3650 * DAY
     cast.alice.due()
     cast.bob.update_config()

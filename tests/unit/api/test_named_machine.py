@@ -52,7 +52,7 @@ def test_one_machine_is_meant(text: str, uuid: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["web/2", "shop-web/2", "2", "abcdef"])
-def test_what_fits_two_is_refused_with_both(text: str) -> None:
+def test_a_text_that_fits_two_is_refused_with_both(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         named_machine(text)
     for part in ("production-shop-web/2", "staging-shop-web/2", FIRST, SECOND):
@@ -60,7 +60,7 @@ def test_what_fits_two_is_refused_with_both(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "abc", "shop", "web%", "_", "\0", "Production-shop-web/2", "x" * 5000])
-def test_what_fits_none_is_refused(text: str) -> None:
+def test_a_text_that_fits_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="there is no machine"):
         named_machine(text)
 

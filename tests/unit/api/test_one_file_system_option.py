@@ -22,7 +22,7 @@ from turku.api.backups.models import Source, SourceChange
         ({"path": "/", "one_file_system": False}, None),
     ],
 )
-def test_a_storage_is_told(cast: Cast, options: dict[str, Any], told: bool | None) -> None:
+def test_a_storage_gets_it(cast: Cast, options: dict[str, Any], told: bool | None) -> None:
     cast.alice.update_config({"etc": options})
     assert cast.bob.due(cast.alice.uuid)["etc"].get("one_file_system") is told
     assert cast.alice.due()["etc"].get("one_file_system") is told

@@ -189,7 +189,7 @@ def decide(action: str, change: SourceChange, *, meanwhile: Callable[[], object]
     return browser.post(page, fields, follow=True).content
 
 
-def test_where_weakening_is_not_allowed_an_operator_decides(cast: Cast) -> None:
+def test_an_operator_decides_where_weakening_is_not_allowed(cast: Cast) -> None:
     Policy.objects.create(weakening_allowed=False)
     declare(cast, exclude=["*"])
     change = SourceChange.objects.get(source__name="etc")
@@ -199,7 +199,7 @@ def test_where_weakening_is_not_allowed_an_operator_decides(cast: Cast) -> None:
     assert order(cast)["retention"] == "last 5 days, earliest of month"
 
 
-def test_what_joined_a_change_after_the_list_was_shown_is_not_decided(cast: Cast) -> None:
+def test_a_part_that_joined_a_change_after_the_list_was_shown_is_not_decided(cast: Cast) -> None:
     Policy.objects.create(weakening_allowed=False)
     declare(cast, exclude=["*.iso"])
     change = SourceChange.objects.get(source__name="etc")

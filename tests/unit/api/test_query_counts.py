@@ -42,7 +42,7 @@ def test_a_check_in_costs_one_query_and_seven_with_something_due_for_which_there
     assert queries(cast.alice.due) == 1
 
 
-def test_a_check_in_that_waits_for_a_slot_costs_five_queries_however_long_the_line(cast: Cast) -> None:
+def test_a_check_in_that_waits_for_a_slot_costs_five_queries_however_long_the_queue(cast: Cast) -> None:
     cast.bob.update_config(slots=2)
     now = SYSTEM_CLOCK.now()
     storage = Storage.objects.get()

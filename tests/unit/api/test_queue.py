@@ -71,7 +71,7 @@ def fill(cast: Cast, bob: Storage, now: datetime, *, count: int = 3) -> list[Mac
     return running
 
 
-def test_a_machine_that_is_told_what_is_due_has_a_slot_reserved_for_three_minutes(cast: Cast, bob: Storage) -> None:
+def test_a_machine_that_gets_due_sources_has_a_slot_reserved_for_three_minutes(cast: Cast, bob: Storage) -> None:
     web = machine(cast, "web")
     assert ask(web, NOON) == ["etc"]
     assert holders(NOON + leases.RESERVED_FOR - timedelta(seconds=1)) == ["web"]
@@ -195,7 +195,7 @@ def test_a_machine_with_both_kinds_holds_one_slot_of_each_and_frees_each_when_it
     assert {slot.lane for slot in Slot.objects.filter(machine=alice)} == {"first"}
 
 
-def test_who_was_due_first_goes_first(cast: Cast, bob: Storage) -> None:
+def test_the_machine_that_was_due_first_goes_first(cast: Cast, bob: Storage) -> None:
     (first, *_others) = fill(cast, bob, NOON)
     later = machine(cast, "later", due=NOON - HOUR)
     earlier = machine(cast, "earlier", due=NOON - 2 * HOUR)
@@ -214,7 +214,7 @@ def test_an_hourly_source_goes_before_a_daily_one_that_is_as_late(cast: Cast, bo
     assert ask(hourly, NOON) == ["etc"]
 
 
-def test_a_slot_that_lies_idle_goes_to_whoever_asks(cast: Cast, bob: Storage) -> None:
+def test_an_idle_slot_goes_to_the_machine_that_asks(cast: Cast, bob: Storage) -> None:
     (first, *_others) = fill(cast, bob, NOON)
     head = machine(cast, "head", due=NOON - 3 * HOUR)
     others = [machine(cast, f"other-{number}", due=NOON - HOUR + number * MINUTE) for number in range(4)]
@@ -251,7 +251,7 @@ def test_nobody_waits_for_a_machine_that_does_not_ask_any_more(cast: Cast, bob: 
     assert ask(here, later) == ["etc"]
 
 
-def test_a_place_in_the_line_is_kept_while_the_machine_asks(cast: Cast, bob: Storage) -> None:
+def test_a_place_in_the_queue_is_kept_while_the_machine_asks(cast: Cast, bob: Storage) -> None:
     running = fill(cast, bob, NOON)
     web = machine(cast, "web")
     for minutes in range(0, 60, 5):
@@ -267,7 +267,7 @@ def test_a_place_in_the_line_is_kept_while_the_machine_asks(cast: Cast, bob: Sto
     assert not WaitingMachine.objects.filter(machine=web).exists()
 
 
-def test_who_lets_a_slot_lapse_goes_behind_those_that_wait(cast: Cast, bob: Storage) -> None:
+def test_a_machine_that_lets_a_slot_lapse_goes_behind_those_that_wait(cast: Cast, bob: Storage) -> None:
     running = fill(cast, bob, NOON, count=2)
     hog = machine(cast, "hog", frequency="hourly", due=NOON - 5 * HOUR)
     web = machine(cast, "web")
@@ -384,7 +384,7 @@ def test_an_impossible_number_is_refused(cast: Cast, slots: Any) -> None:
     assert post("storage_update_config", message)[0] == 400
 
 
-def test_what_is_long_gone_is_forgotten(cast: Cast, bob: Storage) -> None:
+def test_a_machine_that_is_long_gone_is_forgotten(cast: Cast, bob: Storage) -> None:
     fill(cast, bob, NOON)
     ask(machine(cast, "web"), NOON)
     waiting_machines.remove_stale(bob, now=NOON + 20 * MINUTE)

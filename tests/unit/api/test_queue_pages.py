@@ -67,7 +67,7 @@ def test_a_lease_from_a_clock_that_was_ahead_is_not_shown_as_running(busy: Cast,
     assert ">1</a>" not in page(admin, "/admin/queue/storageslots/")
 
 
-def test_the_line_shows_places_and_since_when(busy: Cast, admin: Client) -> None:
+def test_the_queue_shows_places_and_since_when(busy: Cast, admin: Client) -> None:
     text = page(admin, "/admin/queue/waitingmachine/")
     places = [part.split("<", 1)[0] for part in text.split('class="field-position">')[1:]]
     assert places == ["1", "2"]
@@ -127,7 +127,7 @@ def health(*arguments: str) -> tuple[str, int]:
     return output.getvalue(), 0
 
 
-def test_health_tells_of_a_line_that_is_too_long(busy: Cast) -> None:
+def test_health_reports_a_queue_that_is_too_long(busy: Cast) -> None:
     assert health()[1] == 0
     WaitingMachine.objects.update(date_queued=SYSTEM_CLOCK.now() - timedelta(hours=7))
     text, code = health()
@@ -137,7 +137,7 @@ def test_health_tells_of_a_line_that_is_too_long(busy: Cast) -> None:
     assert "storage primary: 2 machines wait for a slot, the first for 7 h" in health("--verbose")[0]
 
 
-def test_health_tells_of_sessions_that_went_silent(busy: Cast) -> None:
+def test_health_reports_sessions_that_went_silent(busy: Cast) -> None:
     Slot.objects.exclude(machine=None).update(date_expires=SYSTEM_CLOCK.now() - timedelta(hours=3))
     text, code = health("--verbose")
     assert code == 0

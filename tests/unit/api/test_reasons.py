@@ -163,7 +163,7 @@ def test_warnings_alone_are_kept_with_the_run_and_are_no_problem(cast: Cast) -> 
     assert mark() == Mark.OK
 
 
-def test_what_a_storage_says_of_files_is_bounded_and_harmless(cast: Cast, admin: Client) -> None:
+def test_a_storage_s_report_of_files_is_bounded_and_harmless(cast: Cast, admin: Client) -> None:
     lies = ["<b>\x1b]0;x\x07" + "y" * 4000] * WARNINGS_LIMIT
     report(cast, missing_files=2**64 - 1, stale_files=2**63, warning_count=2**64 - 1, warnings=lies)
     run = BackupRun.objects.get()
@@ -177,7 +177,7 @@ def test_what_a_storage_says_of_files_is_bounded_and_harmless(cast: Cast, admin:
     assert "\x1b" not in verbose()
 
 
-def test_a_storage_of_the_existing_system_tells_of_no_files(cast: Cast) -> None:
+def test_a_storage_of_the_existing_system_reports_no_files(cast: Cast) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc")
     run = BackupRun.objects.get()
     assert (run.missing_files, run.stale_files, run.warning_count, run.warnings) == (0, 0, 0, [])

@@ -96,7 +96,7 @@ def test_one_ssh_key_belongs_to_one_machine(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "no key", "ssh-ed25519", A_KEY + "\n" + A_KEY, "command=x " + A_KEY])
-def test_what_is_no_ssh_key_never_reaches_a_storage(cast: Cast, key: str) -> None:
+def test_a_text_that_is_no_ssh_key_never_reaches_a_storage(cast: Cast, key: str) -> None:
     assert refused(cast.alice, ssh_public_key=key).status == 400
     assert (
         cast.bob.update_config()[cast.alice.uuid]["ssh_public_key"].split()[1] == cast.alice.ssh_public_key.split()[1]

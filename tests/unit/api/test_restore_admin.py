@@ -186,7 +186,7 @@ class TestActions:
         request.refresh_from_db()
         assert request.state == RequestState.REQUESTED
 
-    def test_who_looks_only_cannot_cancel(self, cast: Cast, vera: Client) -> None:
+    def test_a_viewer_cannot_cancel(self, cast: Cast, vera: Client) -> None:
         request = ask_for(cast.alice)
         act(vera, "cancel", request)
         request.refresh_from_db()

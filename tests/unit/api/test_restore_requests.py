@@ -200,7 +200,7 @@ class TestPickUp:
         agent.tell(request, "running")
         assert agent.offered() == []
 
-    def test_what_is_postponed_is_offered_again_after_a_pause(self, cast: Cast) -> None:
+    def test_a_postponed_restore_is_offered_again_after_a_pause(self, cast: Cast) -> None:
         request, agent = approved(ask_for(cast.alice)), Pickup(cast.alice)
         agent.tell(request, "picked_up")
         agent.tell(request, "postponed", message="the storage cannot be reached")
@@ -257,7 +257,7 @@ class TestExpiry:
         assert transitions.expire(now=now() + timedelta(days=2)) == 0
         assert actions().count("restore.expired") == 2
 
-    def test_a_check_in_is_told_nothing_of_it(self, cast: Cast) -> None:
+    def test_a_check_in_hears_nothing_of_it(self, cast: Cast) -> None:
         request = approved(ask_for(cast.alice))
         RestoreRequest.objects.update(date_expires=now() - timedelta(seconds=1))
         assert not Pickup(cast.alice).tell(request, "picked_up")["go_on"]

@@ -19,7 +19,7 @@ from turku.api.status import fleet_health
 from turku.core.clock import SYSTEM_CLOCK
 
 
-def test_success_moves_a_source_to_its_next_slot(cast: Cast) -> None:
+def test_success_moves_a_source_to_its_next_due_time(cast: Cast) -> None:
     before = SYSTEM_CLOCK.now()
     cast.bob.succeeded(cast.alice.uuid, "etc")
     assert set(cast.alice.due()) == {"home"}

@@ -53,7 +53,7 @@ def test_those_of_the_wire_are_those_of_the_database() -> None:
     assert tuple(StrategyChoices.values) == STRATEGIES
 
 
-def test_a_storage_of_the_existing_system_tells_none(cast: Cast) -> None:
+def test_a_storage_of_the_existing_system_reports_none(cast: Cast) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc")
     run = BackupRun.objects.get()
     assert (run.strategy, run.strategy_reason) == ("", "")
@@ -127,7 +127,7 @@ def test_it_is_slow_and_not_broken(cast: Cast) -> None:
     assert found.remarks == ()
 
 
-def test_what_is_worse_is_the_mark_and_it_is_named_all_the_same(cast: Cast) -> None:
+def test_the_worse_state_is_the_mark_and_it_is_named_all_the_same(cast: Cast) -> None:
     fall_back(cast)
     Source.objects.filter(name="etc").update(date_next_backup=SYSTEM_CLOCK.now() - timedelta(days=3))
     assert mark() == Mark.OVERDUE

@@ -92,7 +92,7 @@ def test_bad_requests_cost_less_than_good_ones(cast: Cast) -> None:
     assert sum(counts) / len(counts) < 2
 
 
-def test_who_proved_itself_from_there_goes_on(cast: Cast) -> None:
+def test_a_caller_that_has_authenticated_from_there_goes_on(cast: Cast) -> None:
     cast.alice.due()
     statuses(V1Machine(post).due, 40)
     assert statuses(cast.alice.due, 3) == [200] * 3

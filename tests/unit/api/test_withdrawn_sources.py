@@ -56,7 +56,7 @@ def test_it_is_a_problem_of_source_and_machine(withdrawn: Cast) -> None:
     assert "source web-0 / home: withdrawn: not declared by its machine since" in state.groups[2].sentences[0]
 
 
-def test_the_machine_is_told_at_each_update_until_somebody_confirms(withdrawn: Cast) -> None:
+def test_the_machine_gets_them_at_each_update_until_somebody_confirms(withdrawn: Cast) -> None:
     for _ in range(2):
         assert withdrawn.alice.update_config(ETC) == {"withdrawn": ["home"]}
     run("web-0")
@@ -74,7 +74,7 @@ def test_one_that_comes_back_is_as_before(withdrawn: Cast) -> None:
     assert Source.objects.get(name="home").date_withdrawn is None
 
 
-def test_who_loses_every_file_is_told_all(cast: Cast) -> None:
+def test_a_machine_that_loses_every_file_gets_all_of_them(cast: Cast) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
     assert cast.alice.update_config({}) == {"withdrawn": ["etc", "home"]}
     assert not fleet_health.current_health(now=SYSTEM_CLOCK.now()).is_healthy
@@ -86,7 +86,9 @@ def test_a_late_report_does_not_hide_it(withdrawn: Cast) -> None:
 
 
 @pytest.mark.parametrize(("model", "change"), [(Source, {"active": False}), (Machine, {"active": False})])
-def test_what_an_operator_switches_off_does_not_count(withdrawn: Cast, model: Any, change: dict[str, bool]) -> None:
+def test_a_source_that_an_operator_switches_off_does_not_count(
+    withdrawn: Cast, model: Any, change: dict[str, bool]
+) -> None:
     model.objects.update(**change)
     assert mark() == Mark.OFF
 

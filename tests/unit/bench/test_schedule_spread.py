@@ -18,7 +18,7 @@ def test_an_even_spread_is_flat_and_a_lump_is_not_by_chance() -> None:
     assert lump.probability < 0.001
 
 
-def test_what_is_thrown_at_random_looks_like_chance() -> None:
+def test_random_times_look_like_chance() -> None:
     chance = random.Random(7)
     spreads = [
         schedule_spread.of((chance.random() * 100 for _ in range(2000)), first=0, bins=100, bin_seconds=1)

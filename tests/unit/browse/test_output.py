@@ -88,7 +88,7 @@ def test_nothing_is_cut(
 
 
 @pytest.mark.parametrize(("table", "columns"), [(files, 100), (versions, 240), (differences, 80), (snapshots, 110)])
-def test_what_fits_is_left_out_of_none(
+def test_no_column_that_fits_is_left_out(
     table: Callable[[Say], Any], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))

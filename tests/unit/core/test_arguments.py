@@ -18,7 +18,7 @@ def test_a_mistake_is_a_usage_error_with_the_usage_as_its_hint() -> None:
     assert refused.value.hint == "usage: turku-thing [-h] [--wait WAIT]; --help tells more"
 
 
-def test_a_subcommand_tells_mistakes_in_the_same_way() -> None:
+def test_a_subcommand_reports_mistakes_in_the_same_way() -> None:
     parser = Parser(prog="turku-thing")
     parser.add_subparsers(required=True, metavar="COMMAND").add_parser("check").add_argument("name")
     with pytest.raises(UsageError, match="turku-thing check: the following arguments are required: name"):
@@ -89,7 +89,7 @@ def test_options_behind_paths_are_options(parser: Parser) -> None:
         ("restore,src,-rf", "-rf"),
     ],
 )
-def test_what_is_wrong_is_said(parser: Parser, line: str, said: str) -> None:
+def test_a_mistake_is_named(parser: Parser, line: str, said: str) -> None:
     with pytest.raises(UsageError) as raised:
         parser.parse_args(line.split(","))
     assert said in f"{raised.value.message} {raised.value.hint}"
@@ -104,7 +104,7 @@ def test_a_required_option_is_required_anywhere() -> None:
         parser.parse_args(["src"])
 
 
-def test_help_tells_of_all_arguments(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_all_arguments(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser.parse_args(["restore", "src", "--help"])
     assert "paths" in capsys.readouterr().out

@@ -37,7 +37,7 @@ def test_as_many_as_are_shown_need_no_count(caplog: pytest.LogCaptureFixture) ->
     assert len(caplog.messages) == SHOWN
 
 
-def test_who_debugs_sees_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_debugging_shows_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with bounded_log(LOGGER, "etc") as log:
         for number in range(100):

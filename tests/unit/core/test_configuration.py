@@ -223,7 +223,7 @@ def test_a_huge_file_is_a_fault_and_not_read(tmp_path: Path) -> None:
     assert "larger than" in fault.message
 
 
-def test_what_fits_is_taken_and_every_misfit_is_reported_with_its_file(tmp_path: Path) -> None:
+def test_fitting_values_are_taken_and_every_misfit_is_reported_with_its_file(tmp_path: Path) -> None:
     write(
         tmp_path,
         a__json='{"api_url": 5, "volumes": {"data": {"path": 1}, "more": 2}}',
@@ -325,7 +325,7 @@ def test_a_required_key_is_not_missed_where_a_file_could_not_be_read(tmp_path: P
     assert len(faults) == 1
 
 
-def test_a_word_that_is_none_of_some_is_told_which_there_are() -> None:
+def test_a_word_that_is_none_of_some_is_refused_with_the_valid_ones() -> None:
     faults: list[Fault] = []
     loaded(MergedFiles(content={"mode": "on"}), faults)
     assert faults[0].message.endswith("; one of auto, off")

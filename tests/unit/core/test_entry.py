@@ -38,7 +38,7 @@ def test_main_gets_the_arguments_and_gives_the_exit_code() -> None:
     assert exit_code(lambda arguments: len(arguments) + 41) == 42
 
 
-def test_an_error_of_ours_is_told_with_code_evidence_and_hint(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_ours_is_shown_with_code_evidence_and_hint(capsys: pytest.CaptureFixture[str]) -> None:
     error = ApiForbidden("refused with 403", details="first line\nsecond line", hint="check the secrets")
     assert exit_code(fails_with(error)) == ApiForbidden.exit_code
     assert capsys.readouterr().err.splitlines() == [

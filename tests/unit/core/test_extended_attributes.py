@@ -63,7 +63,7 @@ def test_names_and_values_count_and_their_order_does_not(kept: Kept) -> None:
         assert kept.digest() not in (first, None)
 
 
-def test_what_a_file_system_makes_up_does_not_count(kept: Kept) -> None:
+def test_attributes_that_a_file_system_makes_up_do_not_count(kept: Kept) -> None:
     kept.attributes = {"btrfs.compression": b"zstd", "system.nfs4_acl": b"x", "user.rsync.%stat": b"100644 0,0 5:5"}
     kept.attributes["trusted.SGI_ACL_FILE"] = b"an ACL once more"
     assert kept.digest() is None
@@ -99,7 +99,7 @@ def test_the_storage_s_own_attributes_of_a_file_that_rsync_keeps_for_a_machine_d
     assert kept.digest(faked_mode=0o644) == machines
 
 
-def test_what_the_storage_may_not_set_counts_as_what_it_is_on_the_machine(kept: Kept) -> None:
+def test_attributes_that_the_storage_may_not_set_count_as_on_the_machine(kept: Kept) -> None:
     kept.attributes = {"security.capability": b"x", "trusted.t": b"y", ACCESS_ACL: ACL}
     machines = kept.digest()
     kept.attributes = {
@@ -115,7 +115,7 @@ def test_what_the_storage_may_not_set_counts_as_what_it_is_on_the_machine(kept: 
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"\0" * 15, b"\0" * 17, b"\2\0\0\0" + b"\0" * 7, b"\1\0\0\0" + b"\0" * 8])
-def test_what_is_no_acl_counts_as_it_is(kept: Kept, value: bytes) -> None:
+def test_a_value_that_is_no_acl_counts_as_it_is(kept: Kept, value: bytes) -> None:
     for name in ("user.rsync.%aacl", "user.rsync.%dacl", ACCESS_ACL, DEFAULT_ACL):
         kept.attributes = {name: value}
         kept.digest(faked_mode=0o644)

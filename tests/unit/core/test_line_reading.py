@@ -62,7 +62,7 @@ def test_many_lines_are_read_at_once() -> None:
 
 
 @pytest.mark.parametrize("fault", [None, RuntimeError, KeyboardInterrupt])
-def test_what_is_left_of_a_pipe_is_read(fault: type[BaseException] | None) -> None:
+def test_the_rest_of_a_pipe_is_read(fault: type[BaseException] | None) -> None:
     stream = io.BytesIO(b"x" * 1_000_000)
     if fault is None:
         with drained(stream):

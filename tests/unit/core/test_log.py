@@ -114,7 +114,7 @@ def test_warnings_of_one_sort_are_bounded_and_their_number_is_said(
 
 
 @pytest.mark.parametrize("options", [{"debug": True}, {"is_bounded": False}])
-def test_who_debugs_and_what_runs_for_ever_has_all_of_them(tmp_path: Path, options: dict[str, bool]) -> None:
+def test_debugging_and_programs_that_run_for_ever_have_all_of_them(tmp_path: Path, options: dict[str, bool]) -> None:
     path = tmp_path / "turku.log"
     log.set_up("turku-test", destination=str(path), terminal=False, **options)
     for number in range(1000):

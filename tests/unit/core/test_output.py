@@ -97,7 +97,7 @@ def test_json_keeps_its_own_line_breaks() -> None:
     assert escaped_json('{\n\t"a": "\u202e"\n}') == '{\n\t"a": "\\u202e"\n}'
 
 
-def test_an_error_with_such_names_is_told_in_lines_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_with_such_names_is_shown_in_lines_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     forged = "\nerror [forged]: \x1b[2J\u202e"
     entry.print_error(ConfigurationError(f"name{forged}", details=f"detail{forged}", hint=f"hint{forged}"))
     lines = capsys.readouterr().err.splitlines()

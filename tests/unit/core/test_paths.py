@@ -22,7 +22,7 @@ def test_a_path_is_within_a_directory_that_it_is_or_lies_below(path: str, direct
 
 
 @pytest.mark.parametrize("path", [b"", b"/", b"/etc", b"a/", b"a//b", b".", b"..", b"a/../b", b"./a", b"a\0b"])
-def test_what_could_leave_the_tree_is_no_path_of_an_entry(path: bytes) -> None:
+def test_a_path_that_could_leave_the_tree_is_no_path_of_an_entry(path: bytes) -> None:
     assert not paths.is_entry_path(path)
 
 

@@ -45,7 +45,7 @@ def test_a_copy_stops_at_its_bounds_and_says_so(source: Path, tmp_path: Path) ->
     assert small.is_partial
 
 
-def test_what_is_no_directory_or_empty_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_empty_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a directory"):
         tree.copy(tmp_path / "missing", tmp_path / "copy")
     (tmp_path / "empty").mkdir()

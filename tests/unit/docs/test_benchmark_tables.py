@@ -70,7 +70,7 @@ def test_a_snapshot_that_adds_too_much_is_missed() -> None:
     assert rows(table, "an unchanged snapshot adds, inodes")[0].endswith("**missed** |")
 
 
-def test_a_busy_machine_is_told() -> None:
+def test_a_busy_machine_is_reported() -> None:
     run = found()
     assert "the machine was quiet" in document.data_path_table(run)
     for by_name in run["steps"].values():

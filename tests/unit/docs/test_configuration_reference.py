@@ -57,7 +57,7 @@ def test_every_variable_of_the_coordinator_is_described() -> None:
     assert described == asked
 
 
-def test_the_coordinator_s_defaults_are_told() -> None:
+def test_the_page_has_the_coordinator_s_defaults() -> None:
     rows = {row.key: row.cells[1].strip("`") for row in markdown.table(markdown.section(PAGE, "The coordinator"))}
     assert rows["TURKU_STATE_DIR"] == str(environment.DEFAULT_STATE_DIR)
     assert rows["TURKU_ALLOWED_HOSTS"] == ",".join(environment.DEFAULT_ALLOWED_HOSTS)

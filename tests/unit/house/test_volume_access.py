@@ -177,5 +177,5 @@ def test_an_access_by_path_is_found(source: str) -> None:
         "def look(directory: int): durable.write_bytes_in(directory, 'name', b'')",
     ],
 )
-def test_what_goes_by_open_directories_is_not(source: str) -> None:
+def test_access_by_open_directories_is_not(source: str) -> None:
     assert accesses(source) == []

@@ -74,7 +74,7 @@ def test_everyday_changes_are_not(everyday: RunStats) -> None:
         (figures(rewritten=900, transferred_bytes=10**12, literal_bytes=900 * 4096), "rewritten"),
     ],
 )
-def test_signs_of_an_attack_are(attack: RunStats, sign: str) -> None:
+def test_an_attack_has_findings(attack: RunStats, sign: str) -> None:
     assert any(sign in text for text in anomaly.findings(attack))
 
 
@@ -82,14 +82,14 @@ def test_files_that_were_only_touched_are_not_rewritten() -> None:
     assert anomaly.findings(figures(rewritten=1000, literal_bytes=0)) == ()
 
 
-def test_of_a_small_source_only_emptiness_is_a_sign() -> None:
+def test_of_a_small_source_only_emptiness_is_a_finding() -> None:
     small = RunStats(files_before=3, files=3, transferred=3, transferred_bytes=9, literal_bytes=9)
     assert anomaly.findings(small) == ()
     assert anomaly.findings(replace(small, files=0, transferred=0)) != ()
     assert anomaly.findings(small, thresholds=AnomalyThresholds(minimum_files=1)) != ()
 
 
-def test_what_is_usual_for_a_source_is_no_sign() -> None:
+def test_the_baseline_of_a_source_is_no_finding() -> None:
     database = figures(rewritten=700)
     assert anomaly.findings(database) != ()
     assert anomaly.findings(figures(rewritten=800), [figures(), database]) == ()
@@ -115,7 +115,7 @@ def test_a_quarter_rewritten_is_a_finding_where_files_became_random() -> None:
     assert anomaly.findings(figures(rewritten=300, sampled=5, became_random=5)) == (), "too few to tell"
 
 
-def test_much_new_content_is_a_sign_only_beside_another_one() -> None:
+def test_much_new_content_is_a_finding_only_beside_another_one() -> None:
     large = figures(rewritten=1, literal_bytes=95 * MIB, transferred_bytes=95 * MIB)
     assert large.replaced_share == 0.95
     assert anomaly.findings(large) == (), "one large file"

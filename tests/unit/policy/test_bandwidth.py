@@ -132,7 +132,7 @@ def test_days_may_be_ranges_sums_and_stand_without_hours() -> None:
         ("20M\n0800-1800\x00, 0", "neither hours nor days"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(text: str, told: str) -> None:
+def test_nonsense_is_refused_by_name(text: str, told: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         parse(text)
     assert told in f"{caught.value.message}"

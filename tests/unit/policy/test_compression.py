@@ -28,7 +28,7 @@ def test_anything_else_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize("connection", ["", FAR, "127.0.0.1 1 127.0.0.1 22"])
 @pytest.mark.parametrize("rate", [None, 1.0, 1e9])
-def test_what_the_source_says_counts(connection: str, rate: float | None) -> None:
+def test_the_option_of_the_source_counts(connection: str, rate: float | None) -> None:
     assert is_worth_it(Compression.ON, ssh_connection=connection, bytes_per_second=rate)
     assert not is_worth_it(Compression.OFF, ssh_connection=connection, bytes_per_second=rate)
 

@@ -75,7 +75,7 @@ def test_rules_that_read_files_or_clear_others_are_refused(text: str) -> None:
         *("-\n x", "- \ud800", "- " + "x" * 4001, "- " + "\u00fc" * 2001),
     ],
 )
-def test_what_rsync_would_refuse_or_misread_is_refused(text: str) -> None:
+def test_rules_that_rsync_would_refuse_or_misread_are_refused(text: str) -> None:
     with pytest.raises(InvalidValue):
         filters.parse_rule(text)
 
@@ -143,7 +143,7 @@ def test_an_unknown_set_is_named() -> None:
         expand(["merge /etc/passwd"])
 
 
-def test_what_is_wrong_inside_a_set_is_named_with_it() -> None:
+def test_a_mistake_inside_a_set_is_named_with_it() -> None:
     with pytest.raises(InvalidValue, match="filter set 'outer': filter set 'inner'"):
         expand(["merge outer"], {"outer": ["merge inner"], "inner": [": .rules"]})
 

@@ -64,7 +64,7 @@ WITHOUT_SENSE = [
 
 
 @pytest.mark.parametrize("text", WITHOUT_SENSE)
-def test_what_is_not_understood_says_what_would_be_right(text: str) -> None:
+def test_the_error_of_a_text_that_is_not_understood_shows_a_right_one(text: str) -> None:
     with pytest.raises(InvalidValue, match="is not a valid time") as refused:
         moments.parse(text, now=NOW, zone=HELSINKI)
     assert "'3 days ago'" in refused.value.hint

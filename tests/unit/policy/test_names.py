@@ -129,7 +129,7 @@ def test_hosts_are_lawful(host: str) -> None:
         *("fe80::1%e;h", "1.2.3.4%eth0", "x" * 64, "a." * 120, "h:22", "h#", "1"),
     ],
 )
-def test_what_is_no_host_is_refused(host: str) -> None:
+def test_a_text_that_is_no_host_is_refused(host: str) -> None:
     with pytest.raises(InvalidValue):
         names.host_name(host)
 

@@ -29,13 +29,13 @@ def test_a_path_in_a_tree_has_one_form(given_path: bytes, inside: bytes) -> None
 
 
 @pytest.mark.parametrize("path", [b"/", b"/etc", b"..", b"a/..", b"a/../b", b"a\0b", b"x" * 256, b"x/" * 2100])
-def test_what_leads_out_or_is_no_path_is_refused(path: bytes) -> None:
+def test_a_path_that_leads_out_or_is_none_is_refused(path: bytes) -> None:
     with pytest.raises(InvalidValue):
         names.path_inside(path)
 
 
 @given(st.lists(st.sampled_from([b"a", b"..", b".", b"", b"b c", b"\xff"]), max_size=6).map(b"/".join))
-def test_what_is_accepted_never_leaves_the_tree(path: bytes) -> None:
+def test_an_accepted_path_never_leaves_the_tree(path: bytes) -> None:
     try:
         inside = names.path_inside(path)
     except InvalidValue:

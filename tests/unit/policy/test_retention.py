@@ -96,7 +96,7 @@ def test_a_snapshot_from_the_future_is_kept_and_uses_up_no_place() -> None:
     }
 
 
-def test_what_is_not_understood_is_kept() -> None:
+def test_a_snapshot_of_unclear_date_is_kept() -> None:
     snapshots = [
         Snapshot("odd", None),
         Snapshot("naive", datetime(2020, 1, 1)),
@@ -119,7 +119,7 @@ def test_a_held_snapshot_is_kept_and_uses_up_no_place() -> None:
     assert "earliest of day (2026-11-25)" in kept["2026-11-25"]
 
 
-def test_where_no_rule_would_keep_any_none_is_deleted() -> None:
+def test_none_is_deleted_where_no_rule_would_keep_any() -> None:
     snapshots = made("2025-01-01", "2025-01-02", "2025-01-03")
     assert reasons("last 5 days, earliest of month", snapshots) == {
         "2025-01-01": ("no rule would keep any",),
@@ -178,7 +178,7 @@ def test_lawful_rules_are_printed_back_in_one_form(text: str, printed: str) -> N
         *("last 5 days\0", "last 5 days\ud800", "last five days", "last 1 day," * 50 + "last 1 day", "x" * 1001),
     ],
 )
-def test_what_is_not_understood_is_refused_with_what_would_be_right(text: str) -> None:
+def test_a_rule_that_is_not_understood_is_refused_with_a_right_one(text: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         retention.parse(text)
     if text.isascii():

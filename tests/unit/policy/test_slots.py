@@ -34,7 +34,7 @@ def test_a_backup_that_comes_earlier_in_its_period_than_the_last_one_counts() ->
     assert kept("last 2 snapshots", [*DAYS[:-1], late, Snapshot("on time", NOW, period=DAY)]) == {"late", "on time"}
 
 
-def test_without_a_known_slot_each_snapshot_counts() -> None:
+def test_without_a_known_period_each_snapshot_counts() -> None:
     flood = [Snapshot(each.name, each.moment) for each in quick(5, after=NOW - timedelta(hours=1))]
     assert kept("last 3 snapshots", [*DAYS, *flood]) == {"quick2", "quick3", "quick4"}
 
@@ -44,13 +44,13 @@ def test_a_longer_schedule_of_today_does_not_thin_out_what_was_made_under_a_shor
     assert kept("last 10 snapshots", [*DAYS, monthly]) == {*(each.name for each in DAYS), "monthly"}
 
 
-def test_a_bad_snapshot_opens_no_slot() -> None:
+def test_a_bad_snapshot_opens_no_period() -> None:
     poisoned = Snapshot("poisoned", NOW - timedelta(hours=5), is_good=False, period=DAY)
     good = Snapshot("good", NOW - timedelta(hours=2), period=DAY)
     assert "good" in kept("last 2 snapshots", [*DAYS[:-1], poisoned, good, *quick(3, after=NOW - timedelta(hours=1))])
 
 
-def test_pruning_step_by_step_keeps_the_same_as_pruning_at_the_end() -> None:
+def test_retention_step_by_step_keeps_the_same_as_at_the_end() -> None:
     stepwise: list[Snapshot] = []
     everything: list[Snapshot] = []
     for day in range(12):

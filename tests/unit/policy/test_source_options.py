@@ -49,7 +49,7 @@ def test_every_default_is_lawful() -> None:
         ({"colour": 10**30}, "unknown options: "),
     ],
 )
-def test_what_is_wrong_is_said_with_the_option(options: dict[str, Any], problem: str) -> None:
+def test_a_mistake_is_named_with_the_option(options: dict[str, Any], problem: str) -> None:
     [found] = said(**options)
     assert found.startswith(problem)
 
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_said_with_the_option(options: dict[str, Any], problem:
         {"compress": False},
     ],
 )
-def test_what_is_lawful_passes(options: dict[str, Any]) -> None:
+def test_lawful_options_pass(options: dict[str, Any]) -> None:
     assert said(**options) == []
 
 
@@ -79,7 +79,7 @@ def test_sources_are_counted_together() -> None:
     ]
 
 
-def test_a_misspelt_name_is_told_with_what_may_be_meant() -> None:
+def test_a_misspelt_name_is_reported_with_the_one_that_may_be_meant() -> None:
     assert list(source_options.unknown_names({"exclud": [], "path": "/x", "colour": 1})) == [
         ("exclud", "exclude"),
         ("colour", ""),

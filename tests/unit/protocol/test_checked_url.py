@@ -51,7 +51,7 @@ def test_plain_http_to_elsewhere_is_refused_unless_allowed(url: str) -> None:
         "https://x:port/v1",
     ],
 )
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_a_text_that_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is not an http\(s\) address"):
         checked_url(url, allow_plain_http=True)
 

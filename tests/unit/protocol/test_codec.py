@@ -90,14 +90,14 @@ def test_integers_and_floats_are_both_space_figures() -> None:
         ({"action": "checkin", "port": "50000"}, SessionRequest, "`port`"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_path(message: Any, kind: type[Any], field: str) -> None:
+def test_a_mistake_is_named_by_its_path(message: Any, kind: type[Any], field: str) -> None:
     with pytest.raises(MalformedMessage) as refused:
         decoded(message, kind)
     assert field in refused.value.message
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"a": "\xff"}', b"{} {}", b"NaN"])
-def test_what_is_not_json_is_refused(content: bytes) -> None:
+def test_a_text_that_is_not_json_is_refused(content: bytes) -> None:
     with pytest.raises(MalformedMessage):
         codec.decode(content, UpdateConfigRequest)
 
@@ -129,7 +129,7 @@ def test_a_message_survives_the_way_there_and_back() -> None:
     assert codec.decode(codec.encode(request), UpdateConfigRequest) == request
 
 
-def test_what_is_not_set_is_not_sent() -> None:
+def test_a_field_that_is_not_set_is_not_sent() -> None:
     message = json.loads(codec.encode(UpdateConfigRequest(machine=MachineConfiguration(uuid="u", secret="s"))))
     assert message == {"machine": {"uuid": "u", "secret": "s"}}
 

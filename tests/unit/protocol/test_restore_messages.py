@@ -48,7 +48,7 @@ def test_a_readable_path_is_readable() -> None:
     assert json.loads(codec.encode([wire_path(b"caf\xe9")])) == [{"b64": "Y2Fm6Q=="}]
 
 
-def test_what_is_not_said_is_not_sent() -> None:
+def test_a_field_that_is_not_set_is_not_sent() -> None:
     request = HistoryRequest("restore_files", restore_files=FileRestoreRequest("etc"))
     assert json.loads(codec.encode(request)) == {"action": "restore_files", "restore_files": {"source": "etc"}}
 

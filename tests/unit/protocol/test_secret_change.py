@@ -44,7 +44,7 @@ class Asked:
 
 
 @pytest.mark.parametrize(("begun", "sent"), [(None, "new"), (Change("begun before"), "begun before")])
-def test_what_was_begun_is_finished_before_anything_new_begins(begun: Change | None, sent: str) -> None:
+def test_a_begun_change_is_finished_before_a_new_one_begins(begun: Change | None, sent: str) -> None:
     asked = Asked()
     assert asked.carry_out(begun) == "done"
     assert asked.sent == [sent]

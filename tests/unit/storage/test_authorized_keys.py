@@ -67,7 +67,7 @@ def test_a_directory_in_the_command_is_not_given_twice(tmp_path: Path) -> None:
         A_KEY.replace(" turku", "\0"),
     ],
 )
-def test_what_is_not_one_key_gets_no_line(key: str | None) -> None:
+def test_a_text_that_is_not_one_key_gets_no_line(key: str | None) -> None:
     assert admit({UUID: AssignedMachine(ssh_public_key=key)}) == []
 
 
@@ -77,7 +77,7 @@ def test_a_comment_of_the_coordinators_stays_out() -> None:
 
 
 @pytest.mark.parametrize("uuid", ["", "../x", UUID + "\n", f'{UUID}" ssh-ed25519', "$(id)"])
-def test_what_is_not_a_uuid_gets_no_line(uuid: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_text_that_is_not_a_uuid_gets_no_line(uuid: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert admit({uuid: AssignedMachine(ssh_public_key=new_ssh_key())}) == []
     assert "gets no line in authorized_keys" in caplog.text
@@ -124,7 +124,7 @@ def test_a_run_that_changes_nothing_writes_nothing(tmp_path: Path) -> None:
     assert storage.ssh.authorized_keys_file.stat().st_ino == inode
 
 
-def test_a_mode_that_sshd_would_refuse_is_mended(tmp_path: Path) -> None:
+def test_a_mode_that_sshd_would_refuse_is_repaired(tmp_path: Path) -> None:
     storage = configuration(tmp_path)
     authorized_keys.write(storage, {})
     storage.ssh.authorized_keys_file.chmod(0o666)

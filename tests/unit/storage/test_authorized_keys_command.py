@@ -153,7 +153,7 @@ def test_a_coordinator_that_is_slow_or_fails_is_asked_less_often(
     assert min(gaps) >= 60
 
 
-def test_what_update_config_has_just_asked_is_not_asked_again(
+def test_the_coordinator_is_not_asked_again_right_after_update_config(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
@@ -176,7 +176,7 @@ def test_a_note_that_cannot_be_true_does_not_keep_machines_out(
     assert len(refreshes.moments) == 1
 
 
-def test_where_nothing_can_be_noted_nothing_is_asked(
+def test_nothing_is_asked_where_nothing_can_be_noted(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)

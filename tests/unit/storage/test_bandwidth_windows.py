@@ -91,14 +91,14 @@ def test_each_part_has_the_limit_of_its_time_and_ends_where_that_changes(clock: 
     assert (done.exit_status.success, done.was_restarted, done.all_lines_parsed) == (True, True, False)
 
 
-def test_what_breaks_before_the_boundary_has_failed(clock: Clock, storage: StorageConfig) -> None:
+def test_a_transfer_that_breaks_before_the_boundary_has_failed(clock: Clock, storage: StorageConfig) -> None:
     parts: list[TransferOptions] = []
     done = run(clock, storage, "1M 1300-1400, 0", lambda selected, _bounds: parts.append(selected) or stopped())
     assert not done.exit_status.success
     assert len(parts) == 1
 
 
-def test_what_breaks_by_itself_after_the_boundary_has_failed(clock: Clock, storage: StorageConfig) -> None:
+def test_a_transfer_that_breaks_by_itself_after_the_boundary_has_failed(clock: Clock, storage: StorageConfig) -> None:
     def part(_selected: TransferOptions, _bounds: RunLimits) -> TransferResult:
         clock.moment += timedelta(hours=3)
         return stopped(last_lines=("rsync error",))

@@ -96,7 +96,7 @@ def rewritten(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("becomes", ["nothing", "a file"])
-def test_what_was_below_a_directory_goes_with_it(source: Source, becomes: str) -> None:
+def test_entries_below_a_directory_go_with_it(source: Source, becomes: str) -> None:
     shutil.rmtree(source.tree / "directory")
     if becomes == "a file":
         (source.tree / "directory").write_text("text")
@@ -249,7 +249,7 @@ def test_a_checksum_is_not_carried_over_to_another_file_that_looks_the_same(sour
         assert [entry.checksum for entry in opened.history(b"file")][1:] == [digest(b"first"), digest(b"other")]
 
 
-def test_what_is_built_upon_an_older_snapshot_takes_its_checksums_from_there(source: Source) -> None:
+def test_a_snapshot_built_upon_an_older_one_takes_its_checksums_from_there(source: Source) -> None:
     rewritten(source.tree / "file", "good")
     os.utime(source.tree / "file", ns=(5, 5))
     good = source.snapshot([Change(b"file", ChangeKind.CHANGED)])
@@ -261,7 +261,7 @@ def test_what_is_built_upon_an_older_snapshot_takes_its_checksums_from_there(sou
     assert source.entries(source.snapshot([], base=good))[b"file"].checksum == digest(b"good")
 
 
-def test_a_look_leaves_alone_what_a_run_is_about_to_commit(source: Source) -> None:
+def test_browsing_leaves_the_staged_rows_of_a_run_alone(source: Source) -> None:
     rewritten(source.tree / "file", "new")
     name = f"etc_{BEGINNING + timedelta(hours=9):%Y%m%d-%H%M%S}_0009"
     told = [Change(b"file", ChangeKind.CHANGED)]
@@ -336,7 +336,7 @@ def test_trees_deeper_than_descriptors_and_paths_reach(source: Source) -> None:
         assert len(list(opened.files(name, b"d" * 50))) == 301
 
 
-def test_what_a_deep_tree_costs_grows_with_its_depth(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_a_deep_tree_grows_with_its_depth(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     # A machine chose it, and the storage's own work is not ended by the time that a run may take.
     levels = 600
     source.tree.joinpath(*["d"] * levels).mkdir(parents=True)

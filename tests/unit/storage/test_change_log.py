@@ -73,7 +73,7 @@ def test_a_path_that_leads_out_of_the_tree_is_not_understood(name: bytes) -> Non
 
 
 @pytest.mark.parametrize("text", [b"", b":", b":x", b"sent 5 bytes", b":>f+++++++++ a", b":>q+++++++++||a", b":>f|a"])
-def test_what_is_no_such_line_is_not_understood(text: bytes) -> None:
+def test_a_text_that_is_no_such_line_is_not_understood(text: bytes) -> None:
     assert parse(text) is None
 
 
@@ -102,7 +102,7 @@ def test_many_changes_take_no_memory_but_a_file(tmp_path: Path) -> None:
         assert all(change.is_file == (number % 2 == 0) for number, change in enumerate(changes))
 
 
-def test_what_a_line_says_of_content_is_not_taken_note_of() -> None:
+def test_a_checksum_in_a_line_is_not_taken_note_of() -> None:
     line = parse(f":>f+++++++++|{CHECKSUM}|a/b\n".encode())
     assert line is not None
     with ChangeLog() as changes:

@@ -286,7 +286,7 @@ def test_an_agent_that_goes_on_sending_is_as_good_as_gone(asked: tuple[str, ...]
 @pytest.mark.parametrize(
     ("moment_ns", "sources", "asked"), [(None, ["etc"], False), (7, ["etc"], True), (0, ["etc"], True), (7, [], False)]
 )
-def test_only_an_agent_that_can_tell_is_asked(
+def test_only_an_agent_that_can_report_is_asked(
     moment_ns: int | None, sources: list[str], asked: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = SessionRequest(

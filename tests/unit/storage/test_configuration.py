@@ -213,9 +213,7 @@ def test_no_identity_is_made_for_a_configuration_that_is_refused(tmp_path: Path)
     assert not (tmp_path / "var").exists()
 
 
-def test_what_a_generated_identity_leaves_is_no_file_to_warn_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_generated_identity_leaves_no_file_to_warn_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     load(tmp_path, name=None, secret=None)
     assert load(tmp_path, name=None, secret=None).identity.secret
     assert [record.message for record in caplog.records if "is not read" in record.message] == []

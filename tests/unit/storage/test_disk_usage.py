@@ -56,7 +56,7 @@ def test_a_copy_has_a_file_with_several_names_once(tmp_path: Path) -> None:
         assert disk_usage.copy_bytes(tree, files) == 4 * MEBIBYTE
 
 
-def test_what_cannot_be_looked_at_counts_as_recorded(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_counts_as_recorded(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/dev/zero")
     with DirectoryTree(tmp_path) as tree:
         assert disk_usage.copy_bytes(tree, [(b"link", 2**30), (b"gone", 7 * MEBIBYTE), (b"small", 5)]) == (

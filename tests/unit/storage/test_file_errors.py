@@ -89,7 +89,7 @@ def test_the_notes_of_a_snapshot_are_bounded() -> None:
     assert sum(len(each.path) for each in bounded(long)) <= ENTRIES_LIMIT_BYTES
 
 
-def test_only_what_could_be_read_before_is_a_sign() -> None:
+def test_only_a_file_that_could_be_read_before_is_a_finding() -> None:
     thresholds = AnomalyThresholds()
     new = Incompleteness(missing_files=500)
     assert incomplete.findings(new, COMPLETE, 1000, thresholds) == ()

@@ -75,7 +75,7 @@ def test_one_that_fails_ends_all(source: Path, tmp_path: Path, monkeypatch: pyte
     assert not [thread for thread in threading.enumerate() if thread.name == "hard links"]
 
 
-def test_it_is_told_how_many_directories_were_made_and_ends_when_told(source: Path, tmp_path: Path) -> None:
+def test_the_callback_gets_the_number_of_directories_and_can_end_it(source: Path, tmp_path: Path) -> None:
     told: list[int] = []
 
     def go_on(directories: int) -> bool:
@@ -90,7 +90,7 @@ def test_it_is_told_how_many_directories_were_made_and_ends_when_told(source: Pa
         link_tree(source, tmp_path / "another", lambda directories: directories < 20)
 
 
-def test_what_is_asked_may_fail(source: Path, tmp_path: Path) -> None:
+def test_the_callback_may_fail(source: Path, tmp_path: Path) -> None:
     def fail(_directories: int) -> bool:
         raise RuntimeError("no")
 

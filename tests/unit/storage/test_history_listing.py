@@ -88,7 +88,7 @@ def add(place: SourceDirectory, name: str, begin: datetime | None = None) -> Non
         SnapshotRecord(name, None, begin, begin).write(place)
 
 
-def test_in_the_hour_that_comes_twice_the_record_s_time_tells_the_order(place: SourceDirectory) -> None:
+def test_in_the_hour_that_comes_twice_the_record_s_time_gives_the_order(place: SourceDirectory) -> None:
     # On 25 October 2026 clocks in Helsinki go from 04:00 back to 03:00, at 01:00 UTC.
     first, second = datetime(2026, 10, 25, 0, 50, tzinfo=UTC), datetime(2026, 10, 25, 1, 10, tzinfo=UTC)
     assert (f"{first.astimezone(HELSINKI):%H%M}", f"{second.astimezone(HELSINKI):%H%M}") == ("0350", "0310")
@@ -120,7 +120,7 @@ def test_a_clock_set_back_by_some_seconds_makes_no_snapshot_doubtful(place: Sour
     assert newest.name == "etc_20261124-120100_bbbb"
 
 
-def test_where_all_dates_are_in_the_future_the_last_one_counts(place: SourceDirectory) -> None:
+def test_the_last_date_counts_where_all_are_in_the_future(place: SourceDirectory) -> None:
     add(place, "etc_20360101-120000_aaaa")
     add(place, "etc_20360102-120000_bbbb")
     newest = history.newest(place, UTC, now=NOW)

@@ -25,7 +25,7 @@ def identity(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_secret_is_healed_from_its_copy(tmp_path: Path, identity: Path, damage: bytes) -> None:
+def test_a_damaged_secret_is_repaired_from_its_copy(tmp_path: Path, identity: Path, damage: bytes) -> None:
     before = configuration.load(tmp_path)
     identity.write_bytes(damage)
     after = configuration.load(tmp_path)

@@ -105,7 +105,7 @@ def test_a_run_may_write_what_the_quota_left(tmp_path: Path, machine_dir: Path) 
     assert limits.run_limits(configuration(tmp_path, machine_quota_bytes=BIG, max_run_bytes=7), machine_dir).bytes == 7
 
 
-def test_what_runs_wrote_is_added_up(tmp_path: Path, machine_dir: Path) -> None:
+def test_the_bytes_that_runs_wrote_are_added_up(tmp_path: Path, machine_dir: Path) -> None:
     storage, clock = configuration(tmp_path, machine_quota_bytes=1_000_000), SetClock()
     before = limits.run_limits(storage, machine_dir, clock=clock).bytes
     limits.record_usage(storage, machine_dir, 300_000)

@@ -109,7 +109,7 @@ def test_a_name_that_would_be_unsafe_or_another_machines_uuid_makes_no_link(
 
 
 @pytest.mark.parametrize("kind", ["directory", "file", "link elsewhere"])
-def test_what_is_no_link_of_ours_is_left_alone(storage: StorageConfig, kind: str, tmp_path: Path) -> None:
+def test_an_entry_that_is_no_link_of_ours_is_left_alone(storage: StorageConfig, kind: str, tmp_path: Path) -> None:
     path = storage.state.machines_dir / "web"
     if kind == "directory":
         path.mkdir()
@@ -171,6 +171,6 @@ def test_a_damaged_record_of_names_leaves_the_links(with_history: StorageConfig,
     assert FIRST in (with_history.state.var_dir / "machine_names.json").read_text()
 
 
-def test_what_names_no_machine_is_refused(with_history: StorageConfig) -> None:
+def test_a_text_that_names_no_machine_is_refused(with_history: StorageConfig) -> None:
     with pytest.raises(UsageError, match="is not a machine of this storage"):
         kept(with_history, "../" + FIRST)

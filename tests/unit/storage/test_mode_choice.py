@@ -66,7 +66,7 @@ def test_hard_links_are_kept_unless_source_or_configuration_leaves_them_out(stor
     assert not transfer_options(order(not_preserved=["hard_links"]), storage.receiving).hard_links
 
 
-def test_what_a_source_leaves_out_is_left_out_alone(storage: StorageConfig) -> None:
+def test_an_attribute_that_a_source_leaves_out_is_left_out_alone(storage: StorageConfig) -> None:
     chosen = transfer_options(order(not_preserved=["acls", "holes"]), storage.receiving)
     assert (chosen.acls, chosen.attributes, chosen.hard_links, chosen.holes) == (False, True, True, False)
 
@@ -84,7 +84,7 @@ def test_what_a_source_leaves_out_is_left_out_alone(storage: StorageConfig) -> N
         ({"bwlimit": -1}, "bwlimit: "),
     ],
 )
-def test_what_reads_files_here_or_is_malformed_is_refused_by_its_option(
+def test_an_option_that_reads_files_here_or_is_malformed_is_refused_by_name(
     storage: StorageConfig, options: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(InvalidValue, match=f"^{named}"):

@@ -74,7 +74,7 @@ def test_sshd_that_allows_more_is_a_warning_that_names_it(line: str, changed: st
         ("port 22", "acceptenv *\nacceptenv LC_*"),
     ],
 )
-def test_what_no_line_of_a_key_can_forbid_is_a_failure_that_names_it(line: str, changed: str) -> None:
+def test_an_option_that_no_line_of_a_key_can_forbid_is_a_failure_that_names_it(line: str, changed: str) -> None:
     fact = sshd_protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
     assert fact.verdict is Verdict.FAIL
     assert any(told in fact.text for told in changed.splitlines())
@@ -179,7 +179,7 @@ def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: 
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "storage.localdomain"])
-def test_an_address_that_leads_machines_to_themselves_is_told(storage: StorageConfig, host: str) -> None:
+def test_an_address_that_leads_machines_to_themselves_is_reported(storage: StorageConfig, host: str) -> None:
     (fact,) = protection._address(with_values(storage, ssh_ping_host=host).ssh)
     assert fact.verdict is Verdict.WARN
     assert list(protection._address(with_values(storage, ssh_ping_host="storage.example.com").ssh)) == []

@@ -120,7 +120,7 @@ def test_nothing_goes_while_a_snapshot_is_in_quarantine(place: SourceDirectory, 
     assert names(place) == before
 
 
-def test_what_was_brought_back_from_the_trash_says_so(place: SourceDirectory, tmp_path: Path) -> None:
+def test_a_snapshot_restored_from_the_trash_says_so(place: SourceDirectory, tmp_path: Path) -> None:
     retention_rules.record(place, order(retention="last 1 days"))
     first = names(place)[0]
     held_until = NOW + timedelta(days=3)

@@ -291,7 +291,7 @@ def test_a_pair_of_names_that_can_be_parted_in_two_ways_has_no_path(line: bytes)
     assert found.path is None
 
 
-def test_what_is_shown_is_bounded_and_printable() -> None:
+def test_the_shown_text_is_bounded_and_printable() -> None:
     found = parse(b'rsync: [sender] opendir "/%s\x1b[31m" (in etc) failed: %s (5)' % (b"n" * 3000, b"r" * 3000))
     assert found is not None
     assert len(found.shown_path) == SHOWN_PATH_LIMIT

@@ -34,7 +34,7 @@ def test_the_version_is_read_from_the_first_line(output: str, version: RsyncVers
         b"\xff\xfe",
     ],
 )
-def test_what_is_not_this_rsync_has_no_version(output: str | bytes) -> None:
+def test_an_output_of_no_rsync_has_no_version(output: str | bytes) -> None:
     assert rsync_version.parse(output) is None
 
 

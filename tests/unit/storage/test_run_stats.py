@@ -24,7 +24,7 @@ STATISTICS = (
 NO_SUFFIXES = SuffixCounter(None)
 
 
-def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() -> None:
+def test_the_figures_of_an_earlier_run_of_the_same_backup_are_added() -> None:
     earlier = (
         "Number of files: 4 (reg: 3, link: 1)",
         "Number of created files: 3 (reg: 2, link: 1)",

@@ -128,6 +128,6 @@ def test_a_malformed_field_is_named(change: dict[str, object], field: str) -> No
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b"\xff", b"{", b"[" * 100_000, b'{"port": 1e999}'])
-def test_what_is_no_request_is_refused(text: bytes) -> None:
+def test_a_text_that_is_no_request_is_refused(text: bytes) -> None:
     with pytest.raises(MalformedMessage):
         read(text + b"\n.\n")

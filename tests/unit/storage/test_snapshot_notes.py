@@ -81,11 +81,11 @@ def test_a_broken_value_costs_only_itself(place: SourceDirectory) -> None:
         (Notes(findings=("s",), review=Review.REJECTED), False, False),
     ],
 )
-def test_a_suspicious_snapshot_is_good_only_once_judged_clean(noted: Notes, is_good: bool, needs_review: bool) -> None:
+def test_a_quarantined_snapshot_is_good_only_once_accepted(noted: Notes, is_good: bool, needs_review: bool) -> None:
     assert (noted.is_good, noted.needs_review) == (is_good, needs_review)
 
 
-def test_the_next_snapshot_is_not_built_upon_one_judged_bad(place: SourceDirectory) -> None:
+def test_the_next_snapshot_is_not_built_upon_a_rejected_one(place: SourceDirectory) -> None:
     later = "etc_20260201-120000_0a1b"
     place.snapshot(later).mkdir()
     snapshot_notes.change(place, later, findings=("s",))

@@ -44,5 +44,5 @@ def test_a_long_reason_is_no_reason_for_a_coordinator_to_refuse_it(
     msgspec.convert(report, SourceReport)
 
 
-def test_what_is_not_known_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_fields_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reported(tmp_path, monkeypatch).keys() == {"success", "snapshot", "summary", "time_begin", "time_end"}

@@ -39,7 +39,7 @@ def names(place: SourceDirectory) -> list[str]:
     return sorted(path.name for path in place.snapshots_dir.iterdir())
 
 
-def test_what_is_trashed_leaves_history_at_once_and_comes_back_whole(place: SourceDirectory) -> None:
+def test_a_trashed_snapshot_leaves_history_at_once_and_comes_back_whole(place: SourceDirectory) -> None:
     before = place.record_path(NAME).read_text()
     trashed = trash.put(place, NAME, now=NOW)
     assert history.stored_snapshots(place, UTC) == ()
@@ -136,7 +136,7 @@ def test_a_machine_is_found_by_its_name_too(storage: StorageConfig, place: Sourc
         source_lookup.find_sources(storage, source="usr")
 
 
-def test_what_is_not_in_the_trash_cannot_be_restored(storage: StorageConfig) -> None:
+def test_a_snapshot_that_is_not_in_the_trash_cannot_be_restored(storage: StorageConfig) -> None:
     with pytest.raises(UsageError, match="not in the trash"):
         said(storage, "trash", "restore", NAME)
 
@@ -158,7 +158,7 @@ def test_no_command_changes_a_source_that_is_being_backed_up(storage: StorageCon
         said(storage, "trash", "restore", NAME)
 
 
-def test_the_operator_judges_what_is_suspicious(storage: StorageConfig, place: SourceDirectory) -> None:
+def test_the_operator_reviews_quarantined_snapshots(storage: StorageConfig, place: SourceDirectory) -> None:
     assert said(storage, "quarantine", "list") == "no snapshot is in quarantine"
     snapshot_notes.change(place, NAME, findings=("the source is empty",))
     shown = said(storage, "quarantine", "list")

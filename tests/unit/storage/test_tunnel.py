@@ -99,7 +99,7 @@ def test_a_tunnel_that_listens_on_all_addresses_is_warned_of(proc: Path, caplog:
     assert "GatewayPorts no" in caplog.text
 
 
-def test_where_sshds_sockets_cannot_be_seen_the_user_decides(proc: Path) -> None:
+def test_the_user_decides_where_sshds_sockets_cannot_be_seen(proc: Path) -> None:
     # As /proc/PID/fd of another user: it cannot be listed.
     hidden = proc / str(SSHD) / "fd"
     for entry in hidden.iterdir():

@@ -107,7 +107,7 @@ def test_a_volume_that_is_not_mounted_starts_no_second_history(tmp_path: Path) -
     assert not any((tmp_path / name / UUID).exists() for name in ("a", "b"))
 
 
-def test_what_is_no_link_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_entry_that_is_no_link_is_not_overwritten(tmp_path: Path) -> None:
     configured = storage(tmp_path, "a")
     (configured.state.machines_dir / UUID).mkdir(parents=True)
     with pytest.raises(NoVolume, match="not a symbolic link"):
@@ -115,7 +115,7 @@ def test_what_is_no_link_is_not_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uuid", ["../x", "", ".", f"{UUID}/..", f"{UUID}\n"])
-def test_what_is_no_uuid_becomes_no_path(tmp_path: Path, uuid: str) -> None:
+def test_a_text_that_is_no_uuid_becomes_no_path(tmp_path: Path, uuid: str) -> None:
     with pytest.raises(InvalidValue):
         volumes.machine_directory(storage(tmp_path, "a"), uuid)
 
@@ -157,7 +157,7 @@ def test_inodes_are_counted_where_the_file_system_counts_them(tmp_path: Path) ->
     assert (found.inodes_used_percent > 0) == (os.statvfs(tmp_path).f_files > 0)
 
 
-def test_when_no_volume_fits_the_error_says_why_for_each(tmp_path: Path, spaces: dict[str, VolumeSpace]) -> None:
+def test_the_error_says_for_each_volume_why_it_does_not_fit(tmp_path: Path, spaces: dict[str, VolumeSpace]) -> None:
     spaces["full"] = VolumeSpace(2, 100 * _GIB, 10 * _GIB, 90)
     options = {"closed": {"accept_new": False}, "full": {"accept_new_high_water_pct": 85}}
     configured = storage(tmp_path, "closed", "full", "gone", **options)
