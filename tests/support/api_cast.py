@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
 from django.test import Client
 from tests.support.v1_client import V1Machine, V1Storage
 
+from turku.api.cli import PROGRAM
 from turku.api.fleet.identity import auths
 from turku.api.fleet.models import AuthKind
 from turku.core.clock import SYSTEM_CLOCK
@@ -20,6 +23,13 @@ def post(call: str, message: Any) -> tuple[int, Any]:
         f"/v1/{call}", json.dumps(message), content_type="application/json"
     )
     return response.status_code, json.loads(response.content)
+
+
+def turku_api(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command."""
+    with redirect_stdout(io.StringIO()) as output:
+        code = PROGRAM.main(arguments)
+    return code, output.getvalue()
 
 
 @dataclass

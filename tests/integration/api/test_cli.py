@@ -34,6 +34,23 @@ def test_without_arguments_it_lists_the_main_commands(state_dir: Path) -> None:
         assert name in completed.stdout.decode()
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--help"], "usage: turku-api [-h]"),
+        (["health", "--help"], "usage: turku-api health [-h]"),
+        (["help", "health"], "usage: turku-api health [-h]"),
+        (["help", "migrate"], "usage: turku-api migrate [-h]"),
+        (["help"], "    createsuperuser\n"),
+    ],
+)
+def test_help_leaves_no_state_behind(tmp_path: Path, words: list[str], shown: str) -> None:
+    assert shown in run("turku-api", *words, state_dir=tmp_path).stdout.decode()
+    assert list(tmp_path.iterdir()) == []
+    assert run("turku-api", *words, state_dir=tmp_path / "new").exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_state_is_private(state_dir: Path) -> None:
     assert state_dir.stat().st_mode & 0o777 == 0o700
     for path in state_dir.iterdir():
@@ -135,10 +152,19 @@ def test_a_command_is_called_as_people_type_it_and_shows_its_own_options_only(st
     assert "--pythonpath" not in text
 
 
-def test_an_unknown_command_is_reported_with_the_one_that_may_be_meant(state_dir: Path) -> None:
-    completed = run("turku-api", "back-up", state_dir=state_dir)
+@pytest.mark.parametrize("words", [("back-up",), ("help", "back-up"), ("turku_back_up",), ("back-up", "--help")])
+def test_an_unknown_command_is_reported_with_those_that_exist(state_dir: Path, words: tuple[str, ...]) -> None:
+    completed = run("turku-api", *words, state_dir=state_dir)
+    text = "\n".join(completed.last_lines)
     assert completed.exit_code == 64
-    assert "turku-api has no command 'back-up'; did you mean back-up-now?" in "\n".join(completed.last_lines)
+    assert "invalid choice: 'back-up' (choose from" in text
+    assert "back-up-now" in text
+
+
+def test_commands_refuse_mistakes_in_the_settings(state_dir: Path) -> None:
+    completed = run("turku-api", "auth-create", "machine_reg", state_dir=state_dir, TURKU_ALLOWED_HOSTS="*")
+    assert completed.exit_code == 78
+    assert "turku.E005" in "\n".join(completed.last_lines)
 
 
 @pytest.mark.parametrize(

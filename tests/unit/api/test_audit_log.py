@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from django.urls import reverse
-from tests.support.api_cast import Cast
+from tests.support.api_cast import Cast, turku_api
 from tests.support.v1_client import Refused, new_ssh_key
 
 from turku.api.audit import log, values
@@ -159,8 +158,8 @@ def test_policies_and_people_are_noted_without_passwords(browser: Client) -> Non
 
 
 def test_commands_are_noted(db: None) -> None:
-    call_command("turku_auth_create", "machine_reg", "--name", "site two")
-    call_command("turku_hash_key", "rotate")
+    turku_api("auth-create", "machine_reg", "--name", "site two")
+    turku_api("hash-key", "rotate")
     assert (entries("auth.added")[0].actor_kind, entries("auth.added")[0].subject) == ("command", "site two")
     assert set(entries("hash_key.added")[0].new) == {"id"}
 

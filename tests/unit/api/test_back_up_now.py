@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 from tests.support import api_cast
@@ -21,9 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def _run(*arguments: str) -> str:
-    output = io.StringIO()
-    call_command("turku_back_up_now", *arguments, stdout=output)
-    return output.getvalue()
+    return api_cast.turku_api("back-up-now", *arguments)[1]
 
 
 def test_all_sources_of_a_machine_are_due_again() -> None:

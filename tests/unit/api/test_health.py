@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import call_command
-from tests.support.api_cast import Cast, post
+from tests.support.api_cast import Cast, post, turku_api
 
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
@@ -73,21 +71,12 @@ def test_a_machine_that_nobody_backs_up_is_marked(cast: Cast) -> None:
     assert marks(now + 31 * MINUTE)[1] == {"unassigned"}
 
 
-def check(*arguments: str) -> tuple[int, str]:
-    output = StringIO()
-    try:
-        call_command("turku_health", *arguments, stdout=output)
-    except SystemExit as ended:
-        return int(str(ended.code)), output.getvalue()
-    return 0, output.getvalue()
-
-
 def test_the_nagios_check_says_all_in_one_line(cast: Cast) -> None:
-    assert check() == (0, "OK: 1 storage ok; 1 machine ok; 2 sources ok\n")
+    assert turku_api("health") == (0, "OK: 1 storage ok; 1 machine ok; 2 sources ok\n")
     cast.bob.failed(cast.alice.uuid, "etc")
     Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(hours=1))
-    assert check() == (2, "CRITICAL: 1 silent of 1 storage; 1 failed of 1 machine; 1 failed of 2 sources\n")
-    code, text = check("--verbose")
+    assert turku_api("health") == (2, "CRITICAL: 1 silent of 1 storage; 1 failed of 1 machine; 1 failed of 2 sources\n")
+    code, text = turku_api("health", "--verbose")
     assert code == 2
     assert text.splitlines()[1:] == [
         "  storage primary: silent",
@@ -116,19 +105,19 @@ def test_the_time_limits_are_options_of_the_check(cast: Cast) -> None:
     Storage.objects.update(date_checked_in=now - 20 * MINUTE)
     Machine.objects.update(date_checked_in=now - 50 * MINUTE)
     Source.objects.update(date_expected=now - 9 * 60 * MINUTE)
-    assert check()[0] == 0
-    assert "1 silent of 1 storage;" in check("--storage-silent", "15")[1]
-    assert "1 silent of 1 machine;" in check("--machine-silent", "0.5")[1]
-    assert "2 overdue of 2 sources" in check("--overdue", "8")[1]
+    assert turku_api("health")[0] == 0
+    assert "1 silent of 1 storage;" in turku_api("health", "--storage-silent", "15")[1]
+    assert "1 silent of 1 machine;" in turku_api("health", "--machine-silent", "0.5")[1]
+    assert "2 overdue of 2 sources" in turku_api("health", "--overdue", "8")[1]
     Machine.objects.update(date_checked_in=now - timedelta(days=2))
     Source.objects.update(date_expected=now - timedelta(days=2))
-    assert check("--machine-silent", "72")[0] == 0
+    assert turku_api("health", "--machine-silent", "72")[0] == 0
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "many", "1e9"])
 def test_a_senseless_time_is_refused(cast: Cast, value: str) -> None:
     with pytest.raises(UsageError, match=r"--overdue"):
-        call_command("turku_health", "--overdue", value)
+        turku_api("health", "--overdue", value)
 
 
 def test_a_storage_that_says_what_is_wrong_with_it_is_marked_and_quoted(cast: Cast) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import call_command
-from tests.support.api_cast import Cast, post
+from tests.support.api_cast import Cast, post, turku_api
 from tests.support.v1_client import Refused, V1Machine, V1Storage, ask, new_ssh_key
 
 from turku.api.audit.models import AuditEntry
@@ -18,9 +16,7 @@ from turku.errors import UsageError
 
 
 def code_for(machine: str) -> str:
-    output = StringIO()
-    call_command("turku_machine", "re-enrol", machine, "--raw", stdout=output)
-    return output.getvalue().strip()
+    return turku_api("machine", "re-enrol", machine, "--raw")[1].strip()
 
 
 def reinstalled(code: str, **attributes: Any) -> V1Machine:

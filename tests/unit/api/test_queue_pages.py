@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.test import Client
-from tests.support.api_cast import Cast
+from tests.support.api_cast import Cast, turku_api
 
 from turku.api.audit.models import AuditEntry
 from turku.api.fleet.models import Machine, Storage
@@ -118,27 +116,18 @@ def test_someone_who_may_only_look_ends_nothing(busy: Cast) -> None:
     assert client.get("/admin/queue/slot/", secure=True).status_code == 200
 
 
-def health(*arguments: str) -> tuple[str, int]:
-    output = io.StringIO()
-    try:
-        call_command("turku_health", *arguments, stdout=output)
-    except SystemExit as ended:
-        return output.getvalue(), int(ended.code or 0)
-    return output.getvalue(), 0
-
-
 def test_health_reports_a_queue_that_is_too_long(busy: Cast) -> None:
-    assert health()[1] == 0
+    assert turku_api("health")[0] == 0
     WaitingMachine.objects.update(date_queued=SYSTEM_CLOCK.now() - timedelta(hours=7))
-    text, code = health()
+    code, text = turku_api("health")
     assert code == 2
     assert text.startswith("CRITICAL: ")
     assert "queue too long at 1 storage" in text
-    assert "storage primary: 2 machines wait for a slot, the first for 7 h" in health("--verbose")[0]
+    assert "storage primary: 2 machines wait for a slot, the first for 7 h" in turku_api("health", "--verbose")[1]
 
 
 def test_health_reports_sessions_that_went_silent(busy: Cast) -> None:
     Slot.objects.exclude(machine=None).update(date_expires=SYSTEM_CLOCK.now() - timedelta(hours=3))
-    text, code = health("--verbose")
+    code, text = turku_api("health", "--verbose")
     assert code == 0
     assert "the session of machine web-0 went silent; its lease expired 3 h ago" in text

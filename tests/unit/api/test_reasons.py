@@ -4,15 +4,13 @@ bounded."""
 from __future__ import annotations
 
 from datetime import timedelta
-from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
-from tests.support.api_cast import Cast
+from tests.support.api_cast import Cast, turku_api
 
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import REASON_LENGTH, BackupRun, Source
@@ -62,12 +60,7 @@ def mark(name: str = "etc") -> str:
 
 
 def verbose() -> str:
-    output = StringIO()
-    try:
-        call_command("turku_health", "--verbose", stdout=output)
-    except SystemExit:
-        pass
-    return output.getvalue()
+    return turku_api("health", "--verbose")[1]
 
 
 def test_the_first_line_of_the_last_failure_stands_beside_source_and_machine(cast: Cast, admin: Client) -> None:
@@ -209,9 +202,7 @@ def test_sentences_are_bounded(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def run_machine(*arguments: str) -> str:
-    output = StringIO()
-    call_command("turku_machine", *arguments, stdout=output)
-    return output.getvalue()
+    return turku_api("machine", *arguments)[1]
 
 
 def test_a_mute_has_an_end_and_a_reason(cast: Cast, admin: Client) -> None:

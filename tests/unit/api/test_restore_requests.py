@@ -6,12 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 from tests.support.api_cast import Cast
 from tests.support.restore_requests import ANN, BEN, EVE, Pickup, Refused, ask_for, request_access, row_of
 from tests.support.v1_client import V1Machine, V1Storage
 
 from turku.api.audit.models import AuditEntry
+from turku.api.cli import PROGRAM
 from turku.api.fleet.identity import auths
 from turku.api.fleet.models import AuthKind, Machine, Storage
 from turku.api.restores import transitions
@@ -358,7 +358,7 @@ def test_the_list_of_a_terminal_cuts_nothing(
     request = ask_for(cast.alice, paths=[b"letters/to the bank.odt"])
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    call_command("turku_restore", "list")
+    PROGRAM.main(["restore", "list"])
     lines = capsys.readouterr().out.splitlines()
     text = "\n".join(lines)
     for name in (str(request.pk)[:8], "production-\u6771\u4eac-web-0", "etc: letters/to the bank.odt"):

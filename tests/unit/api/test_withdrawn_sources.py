@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
-from tests.support.api_cast import Cast
+from tests.support.api_cast import Cast, turku_api
 
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import Source
@@ -35,9 +33,7 @@ def machine_mark() -> str:
 
 
 def run(*arguments: str) -> str:
-    output = StringIO()
-    call_command("turku_machine", "confirm-withdrawal", *arguments, stdout=output)
-    return output.getvalue()
+    return turku_api("machine", "confirm-withdrawal", *arguments)[1]
 
 
 @pytest.fixture

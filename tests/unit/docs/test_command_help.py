@@ -1,4 +1,4 @@
-"""Every ``--help`` fits into 80 columns, has the same sections, an example, and sentences for help texts."""
+"""Every ``--help`` fits into 80 columns, has the same sections, examples, and sentences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import importlib
 from collections.abc import Iterator
 
 import pytest
-from django.core.management import get_commands, load_command_class
 
 import turku.agent.cli
+import turku.api.cli
+import turku.demo.cli
 import turku.storage.cli
-from turku.api.project import serve
 from turku.core.cli.arguments import Parser
 from turku.core.cli.program import Program
 
@@ -26,18 +26,10 @@ def with_subcommands(parser: Parser) -> Iterator[Parser]:
                 yield from with_subcommands(below)
 
 
-def of_the_coordinator() -> Iterator[Parser]:
-    for name, app in get_commands().items():
-        if str(app).startswith("turku."):
-            yield from with_subcommands(load_command_class(app, name).create_parser("turku-api", name))
-
-
-AGENT, STORAGE = turku.agent.cli.PROGRAM, turku.storage.cli.PROGRAM
+AGENT, STORAGE, API = turku.agent.cli.PROGRAM, turku.storage.cli.PROGRAM, turku.api.cli.PROGRAM
+PROGRAMS = {each.name: each for each in (AGENT, STORAGE, API, turku.demo.cli.PROGRAM)}
 PARSERS = [
-    *with_subcommands(AGENT.parser()),
-    *with_subcommands(STORAGE.parser()),
-    *of_the_coordinator(),
-    serve.parser(),
+    *(parser for program in PROGRAMS.values() for parser in with_subcommands(program.parser())),
     AGENT.parser("ping", prog="turku-agent-ping"),
     AGENT.parser("update-config", prog="turku-update-config"),
     STORAGE.parser("ping", prog="turku-storage-ping"),
@@ -91,7 +83,7 @@ def test_the_commands_of_browsing_take_the_same_on_both_sides() -> None:
         assert declared("turku-agent", name) - {"--unfinished"} == declared("turku-storage", name) - {"--machine"}
 
 
-@pytest.mark.parametrize("program", [AGENT, STORAGE], ids=lambda program: program.name)
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=lambda program: program.name)
 def test_the_table_of_modules_names_the_commands_of_each(program: Program) -> None:
     for module, names in program.modules.items():
         declared = importlib.import_module(f"{program.package}.{module}").COMMANDS

@@ -1,1 +1,1 @@
-"""The operator commands of ``turku-api`` as Django management commands."""
+"""The subcommands of ``turku-api``, of which only the typed one is imported, after Django is set up."""

@@ -99,7 +99,6 @@ INSTALLED_APPS = [
     "turku.api.restores",
     "turku.api.admin.apps.PagesApp",
     "turku.api.project.apps.ProjectApp",
-    "turku.api.commands",
 ]
 
 MIDDLEWARE = [

@@ -2,11 +2,17 @@
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from turku.core.cli.arguments import Parser, count
+from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
+
+from turku.api.commands.setup import configured
+from turku.api.fleet.identity import hash_keys
+from turku.core.cli.arguments import count
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import ConfigurationError
 
@@ -19,52 +25,6 @@ def _address(text: str) -> str:
     if text.startswith("unix:/") or (host and colon and port.isascii() and port.isdecimal() and int(port) < 65536):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor unix:/ABSOLUTE/PATH")
-
-
-def parser() -> Parser:
-    """Return the parser of ``turku-api serve``."""
-    made = Parser(
-        prog="turku-api serve",
-        description="Serve the calls of agents and storages, and the admin site, until a signal ends it.",
-        examples=(
-            ("Serve behind a reverse proxy on this host:", "{prog}"),
-            ("Serve on a Unix socket:", "{prog} --bind unix:/run/turku-api/socket"),
-            ("Serve a large fleet:", "{prog} --workers 8 --threads 8"),
-        ),
-    )
-    made.add_argument(
-        "--bind",
-        type=_address,
-        default="127.0.0.1:8000",
-        metavar="ADDRESS",
-        help="HOST:PORT or unix:PATH (default: %(default)s).",
-    )
-    made.add_argument(
-        "--workers", type=count(_MOST), default=2, metavar="N", help="Worker processes (default: %(default)s)."
-    )
-    made.add_argument(
-        "--threads", type=count(_MOST), default=4, metavar="N", help="Threads of each worker (default: %(default)s)."
-    )
-    made.add_argument("--access-log", action="store_true", help="Print a line per request on standard output.")
-    return made
-
-
-def refuse_setting_errors() -> None:
-    """Raise ConfigurationError with all failed system checks, or if migrations are missing."""
-    from django.core import checks
-    from django.db import connections
-    from django.db.migrations.executor import MigrationExecutor
-
-    errors = [message for message in checks.run_checks() if message.is_serious()]
-    if errors:
-        lines = [f"  {message.id}: {message.msg} {message.hint or ''}".rstrip() for message in errors]
-        raise ConfigurationError(
-            f"the settings have {len(errors)} error{'s' if len(errors) > 1 else ''}:\n" + "\n".join(lines),
-            hint="fix the variables named above",
-        )
-    executor = MigrationExecutor(connections["default"])
-    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise ConfigurationError("the database is not set up for this version", hint="run `turku-api migrate` first")
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -93,17 +53,14 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
+def run(parsed: argparse.Namespace, _say: Say) -> int:
     """Serve until a signal ends it. Raises ConfigurationError before the first socket is open."""
-    parsed = parser().parse_args(arguments)
-    import django
-    from django.db import connections
     from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  # gunicorn has no types
     from gunicorn.config import KNOWN_SETTINGS  # type: ignore[import-untyped]
 
-    django.setup()
-    refuse_setting_errors()
-    from turku.api.fleet.identity import hash_keys
+    executor = MigrationExecutor(connections["default"])
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise ConfigurationError("the database is not set up for this version", hint="run `turku-api migrate` first")
     from turku.api.project.wsgi import application
 
     hash_keys.register_newest_key(now=SYSTEM_CLOCK.now())
@@ -122,3 +79,37 @@ def main(arguments: Sequence[str]) -> int:
 
     Server().run()
     return 0
+
+
+COMMANDS = (
+    Command(
+        "serve",
+        "Serve the calls of agents and storages, and the admin site, until a signal ends it.",
+        configured(run),
+        (
+            ("Serve behind a reverse proxy on this host:", "{prog}"),
+            ("Serve on a Unix socket:", "{prog} --bind unix:/run/turku-api/socket"),
+            ("Serve a large fleet:", "{prog} --workers 8 --threads 8"),
+        ),
+        (
+            Argument(
+                "--bind",
+                type=_address,
+                default="127.0.0.1:8000",
+                metavar="ADDRESS",
+                help="HOST:PORT or unix:PATH (default: %(default)s).",
+            ),
+            Argument(
+                "--workers", type=count(_MOST), default=2, metavar="N", help="Worker processes (default: %(default)s)."
+            ),
+            Argument(
+                "--threads",
+                type=count(_MOST),
+                default=4,
+                metavar="N",
+                help="Threads of each worker (default: %(default)s).",
+            ),
+            Argument("--access-log", action="store_true", help="Print a line per request on standard output."),
+        ),
+    ),
+)

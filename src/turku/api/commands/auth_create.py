@@ -6,11 +6,11 @@ import json
 from django.db import transaction
 
 from turku.api.audit import log
-from turku.api.commands.command import TurkuCommand
+from turku.api.commands.setup import configured
 from turku.api.fleet.identity import auths, hash_keys
 from turku.api.fleet.models import NAME_LENGTH, AuthKind
-from turku.core.cli import program
-from turku.core.cli.program import Argument
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
@@ -20,7 +20,7 @@ _PROGRAMS = {
 }
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, say: Say) -> int:
     """Create an Auth and print its secret, once."""
     now = SYSTEM_CLOCK.now()
     kind = AuthKind(options.kind)
@@ -35,11 +35,11 @@ def run(options: argparse.Namespace) -> int:
             log.COMMAND_LINE, [log.NewEntry("auth.added", auth, new={"name": name, "kind": kind.label})], now=now
         )
     if options.raw:
-        options.say(secret.reveal())
+        say(secret.reveal())
         return 0
     path, registering = _PROGRAMS[kind]
     snippet = {"api_auth_name": name, "api_auth_secret": secret.reveal()}
-    options.say(
+    say(
         f"Name:   {name}\nSecret: {secret.reveal()}\n\n"
         "The secret is shown this once and kept only as a hash.\n"
         f'Put this into {path} (mode 0600), add "api_url", and run {registering}:\n\n'
@@ -48,11 +48,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-class Command(TurkuCommand):
-    declared = program.Command(
+COMMANDS = (
+    Command(
         "auth-create",
         "Create an Auth with which machines (machine_reg) or storages (storage_reg) register.",
-        run,
+        configured(run),
         (
             ("Create an Auth for machines:", "{prog} machine_reg"),
             ("Create one with a name for storages:", "{prog} storage_reg --name 'site two'"),
@@ -63,4 +63,5 @@ class Command(TurkuCommand):
             Argument("--name", metavar="NAME", help="Name of the Auth (default: its kind and the time)."),
             Argument("--raw", action="store_true", help="Print the secret and nothing else."),
         ),
-    )
+    ),
+)

@@ -3,15 +3,15 @@
 import argparse
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from django.db import DatabaseError
 
-from turku.api.commands.command import TurkuCommand
 from turku.api.status import fleet_health
 from turku.api.status.marks import DEFAULT_LIMITS, HealthLimits
-from turku.core.cli import program
 from turku.core.cli.arguments import number
-from turku.core.cli.program import Argument
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK
 
 _CRITICAL = 2
@@ -26,29 +26,29 @@ def _span(name: str, unit: timedelta) -> Callable[[str], timedelta]:
 _HOURS = _span("hours", timedelta(hours=1))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, say: Say) -> int:
     """Print the state of the fleet. Return 0 or 2."""
     limits = HealthLimits(options.storage_silent, options.machine_silent, options.overdue)
     try:
         state = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=options.verbose, limits=limits)
     except DatabaseError as error:
         problem = " ".join(str(error).split())
-        options.say(f"CRITICAL: the database cannot be read: {problem} (is it set up? turku-api migrate)")
+        say(f"CRITICAL: the database cannot be read: {problem} (is it set up? turku-api migrate)")
         return _CRITICAL
-    options.say(state.summary)
+    say(state.summary)
     for group in state.groups:
         for sentence in group.sentences:
-            options.say(f"  {sentence}")
+            say(f"  {sentence}")
     for remark in (*(state.long_queues if options.verbose else ()), *state.remarks):
-        options.say(f"  {remark}")
+        say(f"  {remark}")
     return 0 if state.is_healthy else _CRITICAL
 
 
-class Command(TurkuCommand):
-    declared = program.Command(
+COMMANDS = (
+    Command(
         "health",
         "Print one line on the state of the fleet, as a Nagios check.",
-        run,
+        partial(run, say=print),
         (
             ("Check the fleet:", "{prog}"),
             ("Name everything that has a problem:", "{prog} --verbose"),
@@ -83,5 +83,5 @@ class Command(TurkuCommand):
             ),
         ),
         exit_codes={0: "All is well.", _CRITICAL: "Something needs attention."},
-    )
-    requires_system_checks = []
+    ),
+)

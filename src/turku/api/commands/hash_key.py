@@ -3,68 +3,68 @@
 import argparse
 
 from turku.api.audit import log
-from turku.api.commands.command import TurkuCommand
+from turku.api.commands.setup import configured
 from turku.api.fleet.identity import hash_keys, keyring
-from turku.core.cli import program
-from turku.core.cli.program import Argument, CommandGroup
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import SYSTEM_CLOCK
 
 
-def show(options: argparse.Namespace) -> int:
+def show(_options: argparse.Namespace, say: Say) -> int:
     """Print the keys, and how many credentials each protects."""
     newest = keyring.current().newest.id
     ours = {key.id for key in keyring.current().keys}
     for key_id, count in hash_keys.usage().items():
         remark = "newest" if key_id == newest else "older" if key_id in ours else "NOT HELD HERE"
-        options.say(f"{key_id}  {count} credentials  {remark}")
+        say(f"{key_id}  {count} credentials  {remark}")
     return 0
 
 
-def rotate(options: argparse.Namespace) -> int:
+def rotate(_options: argparse.Namespace, say: Say) -> int:
     """Add a key."""
     now = SYSTEM_CLOCK.now()
     key_id = hash_keys.rotate(now=now)
     log.record(log.COMMAND_LINE, [log.NewEntry("hash_key.added", None, new={"id": key_id})], now=now)
-    options.say(
+    say(
         f"New hash key {key_id}. Copy the key file to every other coordinator of this database and start "
         "all of them again; each credential moves to the new key when it is next used."
     )
     return 0
 
 
-def retire(options: argparse.Namespace) -> int:
+def retire(options: argparse.Namespace, say: Say) -> int:
     """Remove a key that no credential needs."""
     hash_keys.retire(options.key_id)
     entry = log.NewEntry("hash_key.retired", None, old={"id": options.key_id})
     log.record(log.COMMAND_LINE, [entry], now=SYSTEM_CLOCK.now())
-    options.say(f"Hash key {options.key_id} is gone.")
+    say(f"Hash key {options.key_id} is gone.")
     return 0
 
 
-class Command(TurkuCommand):
-    declared = CommandGroup(
+COMMANDS = (
+    CommandGroup(
         "hash-key",
         "List the hash keys, add one, or remove one that no credential needs.",
         (
-            program.Command(
+            Command(
                 "list",
                 "Show the keys, and how many credentials each protects.",
-                show,
+                configured(show),
                 (
                     ("Show the keys:", "{prog}"),
                     ("Show those that are not held here:", "{prog} | grep 'NOT HELD'"),
                 ),
             ),
-            program.Command(
+            Command(
                 "rotate",
                 "Add a key. Credentials move to it as they are used.",
-                rotate,
+                configured(rotate),
                 (("Add a key, and show all:", "{prog} && turku-api hash-key list"),),
             ),
-            program.Command(
+            Command(
                 "retire",
                 "Remove an older key that no credential needs.",
-                retire,
+                configured(retire),
                 (("See first which is needed:", "turku-api hash-key list && {prog} 3f2a"),),
                 (Argument("key_id", metavar="ID", help="Id of the key, as 'list' shows it."),),
             ),
@@ -74,4 +74,5 @@ class Command(TurkuCommand):
             ("Add a key:", "{prog} rotate"),
             ("Remove a key that no credential needs:", "{prog} retire 3f2a"),
         ),
-    )
+    ),
+)

@@ -5,18 +5,18 @@ import argparse
 from turku.api.audit import log
 from turku.api.backups.models import Source
 from turku.api.backups.operator_actions import back_up_now
-from turku.api.commands.command import TurkuCommand
+from turku.api.commands.setup import configured
 from turku.api.fleet.named_machine import named_machine
 from turku.api.status.fleet_marks import silent_sentence
-from turku.core.cli import program
-from turku.core.cli.program import Argument
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
 from turku.errors import UsageError
 from turku.policy.machine_choice import MACHINE_HELP
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, say: Say) -> int:
     """Make sources due, and print how many."""
     machine = named_machine(options.machine)
     wanted: list[str] = options.sources
@@ -27,18 +27,18 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError(f"machine {machine} has no source {', '.join(sorted(missing))}")
     now = SYSTEM_CLOCK.now()
     count = back_up_now(sources, actor=log.COMMAND_LINE, now=now)
-    options.say(f"{count} of {sources.count()} sources of machine {machine} are due now")
+    say(f"{count} of {sources.count()} sources of machine {machine} are due now")
     silent = silent_sentence(sources, now=now)
     if silent:
-        options.say(one_line(silent))
+        say(one_line(silent))
     return 0
 
 
-class Command(TurkuCommand):
-    declared = program.Command(
+COMMANDS = (
+    Command(
         "back-up-now",
         "Make the sources of a machine due now. Its next ping starts them.",
-        run,
+        configured(run),
         (
             ("Back up all sources of a machine:", "{prog} web/2"),
             ("Back up two of them:", "{prog} web/2 etc home"),
@@ -47,4 +47,5 @@ class Command(TurkuCommand):
             Argument("machine", metavar="MACHINE", help=f"Machine: {MACHINE_HELP}."),
             Argument("sources", nargs="*", metavar="SOURCE", help="Name of a source (default: all)."),
         ),
-    )
+    ),
+)

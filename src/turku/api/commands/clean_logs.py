@@ -3,27 +3,27 @@
 import argparse
 
 from turku.api.backups import runs
-from turku.api.commands.command import TurkuCommand
-from turku.core.cli import program
+from turku.api.commands.setup import configured
 from turku.core.cli.arguments import count
-from turku.core.cli.program import Argument
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK
 
 _LONGEST_DAYS = 36_500
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, say: Say) -> int:
     """Delete the records of runs that are older than a number of days."""
     deleted = runs.delete_old(older_than_days=options.days, now=SYSTEM_CLOCK.now())
-    options.say(f"{deleted} record{'' if deleted == 1 else 's'} deleted.")
+    say(f"{deleted} record{'' if deleted == 1 else 's'} deleted.")
     return 0
 
 
-class Command(TurkuCommand):
-    declared = program.Command(
+COMMANDS = (
+    Command(
         "clean-logs",
         "Delete old records of backup runs. Snapshots are not touched.",
-        run,
+        configured(run),
         (("Keep the records of a quarter:", "{prog} --days 90"),),
         (
             Argument(
@@ -34,4 +34,5 @@ class Command(TurkuCommand):
                 help="Delete records that are older than this many days.",
             ),
         ),
-    )
+    ),
+)

@@ -9,16 +9,16 @@ from django.utils import timezone
 
 from turku.api.audit import log
 from turku.api.backups.models import Source
-from turku.api.commands.command import TurkuCommand
+from turku.api.commands.setup import configured
 from turku.api.fleet.named_machine import named_machine
 from turku.api.fleet.search import uuid_begins, uuid_of
 from turku.api.restores import description, new_request, transitions
 from turku.api.restores.models import OPEN, Overwrite, RequestState, RestoreRequest
 from turku.core.cli import listing as table
 from turku.core.cli import options as common
-from turku.core.cli import program
+from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
-from turku.core.cli.program import Argument, CommandGroup
+from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 from turku.policy.machine_choice import MACHINE_HELP
@@ -38,7 +38,7 @@ def _named_request(text: str) -> RestoreRequest:
     return found[0]
 
 
-def _request(options: argparse.Namespace) -> int:
+def _request(options: argparse.Namespace, say: Say) -> int:
     """Ask for a restore of a machine's source."""
     machine = named_machine(options.machine)
     source = Source.objects.filter(machine=machine, name=options.source).first()
@@ -59,9 +59,9 @@ def _request(options: argparse.Namespace) -> int:
     )
     request = new_request.create(wish, actor=log.COMMAND_LINE, may_choose_any_machine=True, now=SYSTEM_CLOCK.now())
     if options.raw:
-        options.say(str(request.pk))
+        say(str(request.pk))
         return 0
-    options.say(
+    say(
         f"Request {request.pk} {_sentence(request)}.\n"
         f"{description.subject_text(request)} of {machine}, onto {request.target}, into {request.directory}\n"
         "The machine obeys only where its own configuration allows it: remote_restore names the directories."
@@ -69,17 +69,17 @@ def _request(options: argparse.Namespace) -> int:
     return 0
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: argparse.Namespace, say: Say) -> int:
     """Print the requests, newest first."""
     transitions.expire(now=SYSTEM_CLOCK.now())
     rows = RestoreRequest.objects.select_related("source__machine", "target")
     rows = rows if options.all else rows.filter(state__in=OPEN)
     shown = [description.message_fields(row) for row in rows[:_LISTED]]
     if options.json:
-        options.say(json_text(shown, indent=4))
+        say(json_text(shown, indent=4))
         return 0
     if not shown:
-        options.say("No restore request is open." if not options.all else "There is no restore request.")
+        say("No restore request is open." if not options.all else "There is no restore request.")
         return 0
     table.show(
         ("request", "requested", "state", "of", "by", "onto", "what"),
@@ -95,27 +95,27 @@ def _list(options: argparse.Namespace) -> int:
             )
             for row in rows[:_LISTED]
         ),
-        options.say,
+        say,
         drop=("by", "requested", "onto"),
     )
     return 0
 
 
-def _decide(options: argparse.Namespace, act: Callable[..., object]) -> int:
+def _decide(options: argparse.Namespace, say: Say, act: Callable[..., object]) -> int:
     """Approve, reject or cancel a request."""
     now = SYSTEM_CLOCK.now()
     transitions.expire(now=now)
     request = _named_request(options.request)
     act(request, actor=log.COMMAND_LINE, now=now)
-    options.say(f"Request {request.pk} {_sentence(request)}.")
+    say(f"Request {request.pk} {_sentence(request)}.")
     return 0
 
 
-def _decision(word: str, summary: str, act: Callable[..., object]) -> program.Command:
-    return program.Command(
+def _decision(word: str, summary: str, act: Callable[..., object]) -> Command:
+    return Command(
         word,
         summary,
-        partial(_decide, act=act),
+        configured(partial(_decide, act=act)),
         (
             (f"{word.capitalize()} a request by how its id begins:", "{prog} 7c2a"),
             ("See first what it asks for:", "turku-api restore list && {prog} 7c2a"),
@@ -152,15 +152,15 @@ _REQUEST_ARGUMENTS = (
 )
 
 
-class Command(TurkuCommand):
-    declared = CommandGroup(
+COMMANDS = (
+    CommandGroup(
         "restore",
         "Ask for restores that machines pick up; approve, reject, cancel and list them.",
         (
-            program.Command(
+            Command(
                 "request",
                 "Ask for a restore of a machine's source.",
-                _request,
+                configured(_request),
                 (
                     ("Restore a source into a directory:", f"{{prog}} web etc {_WHERE}"),
                     ("Restore one directory:", f"{{prog}} web etc {_WHERE} --path ssh"),
@@ -171,10 +171,10 @@ class Command(TurkuCommand):
             _decision("approve", "Approve a request.", transitions.approve),
             _decision("reject", "Reject a request that waits for approval.", transitions.reject),
             _decision("cancel", "Cancel a request at any stage, also while the machine restores.", transitions.cancel),
-            program.Command(
+            Command(
                 "list",
                 "Show the open requests, newest first.",
-                _list,
+                configured(_list),
                 (
                     ("Show the open requests:", "{prog}"),
                     ("Show those that are over as well:", "{prog} --all"),
@@ -191,4 +191,5 @@ class Command(TurkuCommand):
             ("Show the open requests:", "{prog} list"),
             ("Approve a request:", "{prog} approve 7c2a"),
         ),
-    )
+    ),
+)

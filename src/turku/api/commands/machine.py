@@ -8,29 +8,29 @@ from django.utils import timezone
 from turku.api.audit import log
 from turku.api.backups import operator_actions
 from turku.api.backups.models import WITHDRAWN, Source
-from turku.api.commands.command import TurkuCommand
+from turku.api.commands.setup import configured
 from turku.api.fleet import mute
 from turku.api.fleet.identity import re_enrolment
 from turku.api.fleet.mute import LONGEST_MUTE
 from turku.api.fleet.named_machine import named_machine
-from turku.core.cli import program
 from turku.core.cli.arguments import number
-from turku.core.cli.program import Argument, CommandGroup
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, UsageError
 from turku.policy.machine_choice import MACHINE_HELP
 
 
-def _re_enrol(options: argparse.Namespace) -> int:
+def _re_enrol(options: argparse.Namespace, say: Say) -> int:
     machine = named_machine(options.machine)
     if not machine.active:
         raise UsageError(f"machine {machine} is switched off", hint="switch it on in the admin site first")
     code = re_enrolment.issue(machine, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now()).reveal()
     if options.raw:
-        options.say(code)
+        say(code)
         return 0
     hours = int(re_enrolment.CODE_LIFETIME.total_seconds() // 3600)
-    options.say(
+    say(
         f"Machine: {machine} ({machine.uuid})\nCode:    {code}\n\n"
         f"The code works once, within {hours} hours, and is shown this once. Whoever uses it becomes this machine: "
         "its old secret and key end then.\nOn the reinstalled machine, run: turku-agent re-enrol"
@@ -38,7 +38,7 @@ def _re_enrol(options: argparse.Namespace) -> int:
     return 0
 
 
-def _mute(options: argparse.Namespace) -> int:
+def _mute(options: argparse.Namespace, say: Say) -> int:
     machine = named_machine(options.machine)
     now = SYSTEM_CLOCK.now()
     until = now + timedelta(days=options.days)
@@ -47,18 +47,18 @@ def _mute(options: argparse.Namespace) -> int:
     except InvalidValue as error:
         raise UsageError(error.message, hint=error.hint) from None
     end = f"{timezone.localtime(until):%Y-%m-%d %H:%M}"
-    options.say(f"Machine {machine} ({machine.uuid}) is muted until {end}.")
+    say(f"Machine {machine} ({machine.uuid}) is muted until {end}.")
     return 0
 
 
-def _unmute(options: argparse.Namespace) -> int:
+def _unmute(options: argparse.Namespace, say: Say) -> int:
     machine = named_machine(options.machine)
     mute.mute(machine, None, "", actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
-    options.say(f"Machine {machine} ({machine.uuid}) is not muted.")
+    say(f"Machine {machine} ({machine.uuid}) is not muted.")
     return 0
 
 
-def _confirm_withdrawal(options: argparse.Namespace) -> int:
+def _confirm_withdrawal(options: argparse.Namespace, say: Say) -> int:
     machine = named_machine(options.machine)
     sources = Source.objects.filter(WITHDRAWN, machine=machine)
     if options.sources:
@@ -69,32 +69,32 @@ def _confirm_withdrawal(options: argparse.Namespace) -> int:
                 hint="turku-api health --verbose names those that are withdrawn",
             )
     count = operator_actions.confirm_withdrawal(sources, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
-    options.say(f"{count} withdrawn source{'' if count == 1 else 's'} of machine {machine} confirmed.")
+    say(f"{count} withdrawn source{'' if count == 1 else 's'} of machine {machine} confirmed.")
     return 0
 
 
 _MACHINE = Argument("machine", metavar="MACHINE", help=f"Machine: {MACHINE_HELP}.")
 
 
-class Command(TurkuCommand):
-    declared = CommandGroup(
+COMMANDS = (
+    CommandGroup(
         "machine",
         "Re-enrol or mute a machine, or confirm that sources were withdrawn.",
         (
-            program.Command(
+            Command(
                 "re-enrol",
                 "Print a one-time code for a reinstalled machine.",
-                _re_enrol,
+                configured(_re_enrol),
                 (
                     ("Print a code, with what to do:", "{prog} web/2"),
                     ("Print the code alone, for a script:", "{prog} web/2 --raw"),
                 ),
                 (_MACHINE, Argument("--raw", action="store_true", help="Print the code and nothing else.")),
             ),
-            program.Command(
+            Command(
                 "mute",
                 "Hide the problems of a machine from health checks for a while.",
-                _mute,
+                configured(_mute),
                 (
                     ("Mute a machine for two weeks:", "{prog} web/2 --days 14 --reason 'moved to another site'"),
                     ("Mute it for six hours:", "{prog} web/2 --days 0.25 --reason 'new disk'"),
@@ -111,17 +111,17 @@ class Command(TurkuCommand):
                     Argument("--reason", required=True, metavar="TEXT", help="Reason, which the health check shows."),
                 ),
             ),
-            program.Command(
+            Command(
                 "unmute",
                 "End a mute now.",
-                _unmute,
+                configured(_unmute),
                 (("End a mute, and check the fleet:", "{prog} web/2 && turku-api health"),),
                 (_MACHINE,),
             ),
-            program.Command(
+            Command(
                 "confirm-withdrawal",
                 "Confirm that sources are not to be backed up any more.",
-                _confirm_withdrawal,
+                configured(_confirm_withdrawal),
                 (
                     ("Confirm all withdrawn sources of a machine:", "{prog} web/2"),
                     ("Confirm one:", "{prog} web/2 home"),
@@ -140,4 +140,5 @@ class Command(TurkuCommand):
             ("Mute a machine for two weeks:", "{prog} mute web/2 --days 14 --reason 'moved to another site'"),
             ("Confirm that its sources are not backed up any more:", "{prog} confirm-withdrawal web/2"),
         ),
-    )
+    ),
+)

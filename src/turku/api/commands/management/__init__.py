@@ -1,1 +1,0 @@
-"""The management package that Django requires."""

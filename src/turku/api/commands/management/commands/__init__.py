@@ -1,1 +1,0 @@
-"""The commands of `turku-api`, by the names that Django requires."""
