@@ -137,9 +137,9 @@ def commands(
             ),
             (
                 Argument("source", metavar="SOURCE", help="Source of both snapshots."),
-                Argument("before", metavar="SNAPSHOT1", help="Name of a snapshot, or a time such as '3 days ago'."),
+                Argument("before", metavar="SNAPSHOT1", help="Earlier snapshot: a name, or a time like '3 days ago'."),
                 Argument(
-                    "after", nargs="?", default=LATEST, metavar="SNAPSHOT2", help="Likewise (default: the latest)."
+                    "after", nargs="?", default=LATEST, metavar="SNAPSHOT2", help="Later one (default: the latest)."
                 ),
                 *shared,
             ),

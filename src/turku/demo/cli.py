@@ -81,26 +81,28 @@ COMMANDS = (
         run,
         (
             ("Back up and restore documentation:", "{prog}"),
-            ("Use another directory, and stay to look around:", "{prog} --keep /etc"),
+            ("Use another directory:", "{prog} /etc"),
+            ("Stay to look around in the admin site:", "{prog} --keep"),
         ),
         (
             Argument("path", nargs="?", type=Path, metavar="PATH", help="Directory (default: /usr/share/doc)."),
             Argument("--keep", action="store_true", help="Stay until Ctrl-C, with an account for the admin site."),
         ),
         "A coordinator, a storage with an sshd of its own, and a machine are started in a private directory, on "
-        "loopback addresses, as the user you are. Nothing of the system is touched. The demo works on a copy of PATH, "
+        "loopback addresses, as your own user. Nothing of the system is touched. The demo works on a copy of PATH, "
         "of at most 20,000 files and 256 MiB. Everything is ended and removed at the end.",
     ),
 )
 PROGRAM = Program(
     "turku",
-    "Back up machines so that neither side can reach into the other.",
+    "Back up machines so that neither side can reach into the other. A machine has turku-agent, a storage has "
+    "turku-storage, and the coordinator has turku-api, each with a --help of its own.",
     "turku.demo",
     {"cli": ("demo",)},
     (
         ("See all programs at work:", "{prog} demo"),
-        ("See what a machine's program can do:", "turku-agent --help"),
-        ("See what a storage's and the coordinator's can do:", "turku-storage --help && turku-api --help"),
+        ("Use another directory:", "{prog} demo /etc"),
+        ("Stay to look around in the admin site:", "{prog} demo --keep"),
     ),
     (),
 )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 SHORTEST_UUID_DIGITS = 4
-MACHINE_HELP = "a machine's UUID or how that begins, its name or how that ends"
+MACHINE_HELP = "a UUID or its first digits, a name or its last part"
 _UUID_DIGITS = 32
 _BOUNDARIES = "-_"
 

@@ -1,12 +1,14 @@
-"""Every ``--help`` fits into 80 columns, has the same sections, examples, and sentences."""
+"""Every ``--help`` fits into 80 columns, has the same sections, three examples that parse, and sentences."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import shlex
 from collections.abc import Iterator
 
 import pytest
+from django.core.management import get_commands, load_command_class
 
 import turku.agent.cli
 import turku.api.cli
@@ -35,6 +37,8 @@ PARSERS = [
     STORAGE.parser("ping", prog="turku-storage-ping"),
     STORAGE.parser("update-config", prog="turku-storage-update-config"),
 ]
+COMPLETE = {parser.prog: parser for parser in PARSERS if " " not in parser.prog}
+"""The parser of each installed program."""
 
 
 @pytest.fixture(params=PARSERS, ids=lambda parser: parser.prog)
@@ -48,17 +52,56 @@ def test_it_fits_into_80_columns(parser: Parser) -> None:
     assert [line for line in parser.format_help().splitlines() if len(line) > 80] == []
 
 
+def test_it_breaks_no_name_at_a_hyphen(parser: Parser) -> None:
+    assert [line for line in parser.format_help().splitlines() if line.endswith("-")] == []
+
+
 def test_its_sections_come_in_one_order(parser: Parser) -> None:
     headings = [line for line in parser.format_help().splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings == [section for section in SECTIONS if section in headings]
     assert {"Common options:", "Examples:", "Exit codes:"} <= set(headings)
 
 
-def test_it_has_examples_of_itself(parser: Parser) -> None:
+def examples(parser: Parser) -> list[tuple[str, str]]:
+    """Sentences and command lines of the section with examples."""
     lines = parser.format_help().partition("\nExamples:\n")[2].partition("\n\n")[0].splitlines()
-    assert 2 <= len(lines) <= 6
-    assert all(line.startswith("  ") and line.endswith(":") for line in lines[::2])
-    assert all(line.startswith("    ") and parser.prog in line for line in lines[1::2])
+    return list(zip(lines[::2], lines[1::2], strict=True))
+
+
+def commands(line: str) -> list[list[str]]:
+    """The words of each of Turku's commands on a shell's command line, without the files to which it is redirected."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    parts: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("&|<>"):
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    # Words such as "ssh HOST" and "VARIABLE=1" may stand before a program.
+    named = [[word.removeprefix("/usr/local/bin/") for word in part] for part in parts]
+    starts = [next((at for at, word in enumerate(part) if word in COMPLETE), None) for part in named]
+    return [part[start:] for part, start in zip(named, starts, strict=True) if start is not None]
+
+
+def test_it_has_three_examples_of_itself(parser: Parser) -> None:
+    found = examples(parser)
+    assert len({line for _purpose, line in found}) == 3
+    for purpose, line in found:
+        assert purpose.startswith("  ")
+        assert purpose.endswith(":")
+        assert line.startswith("    ")
+        assert parser.prog in (" ".join(words)[: len(parser.prog)] for words in commands(line)), line
+
+
+def test_its_examples_parse(parser: Parser) -> None:
+    for _purpose, line in examples(parser):
+        for program, *words in commands(line):
+            if program == API.name and words[0] in get_commands():
+                django = load_command_class(get_commands()[words[0]], words[0])
+                django.create_parser(program, words[0]).parse_args(words[1:])
+            else:
+                COMPLETE[program].parse_args(words)
 
 
 def test_its_texts_are_sentences(parser: Parser) -> None:

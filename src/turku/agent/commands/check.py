@@ -65,7 +65,11 @@ COMMANDS = (
         "check",
         "Check the configuration and show the sources. Change nothing.",
         configured(run),
-        (("Check the configuration:", "{prog}"), ("Show the problems alone:", "{prog} | grep PROBLEM")),
+        (
+            ("Check the configuration:", "{prog}"),
+            ("Show the problems alone:", "{prog} | grep PROBLEM"),
+            ("Check a new configuration before it is used:", "{prog} --config-dir /root/new"),
+        ),
         exit_codes={1: "The coordinator would refuse something, or a source is missing."},
     ),
     display.command("turku-agent", load_with_files),

@@ -52,7 +52,9 @@ COMMANDS = (
         ),
         (
             common.WAIT,
-            Argument("--restore", action="store_true", help="Offer restore_path to a storage for writing instead."),
+            Argument(
+                "--restore", action="store_true", help="Let a storage write into restore_path, and back nothing up."
+            ),
             Argument(
                 "--restore-storage", metavar="NAME", help="Storage to restore from, where the sources are on several."
             ),

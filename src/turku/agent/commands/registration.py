@@ -64,6 +64,7 @@ COMMANDS = (
         update_config,
         (
             ("Send the sources after a change:", "{prog}"),
+            ("Check them first:", "turku-agent check && {prog}"),
             ("Register with an Auth that no file has:", "{prog} --api-auth-name web --api-auth-secret SECRET"),
         ),
         (common.WAIT, *common.REGISTRATION),
@@ -72,13 +73,21 @@ COMMANDS = (
         "rotate-keys",
         "Give this machine a new secret and a new SSH key.",
         setup.configured(rotate_keys),
-        (("Replace secret and key:", "{prog}"),),
+        (
+            ("Replace secret and key:", "{prog}"),
+            ("Replace them, and see that backups still work:", "{prog} && turku-agent ping"),
+            ("Replace those of another machine:", "ssh root@web-2 {prog}"),
+        ),
     ),
     Command(
         "re-enrol",
         "Give a reinstalled machine its old identity and history back.",
         setup.configured(re_enrol),
-        (("Type the code when asked:", "{prog}"), ("Read the code from a file:", "{prog} < code")),
+        (
+            ("Type the code when asked:", "{prog}"),
+            ("Read the code from a file:", "{prog} < code"),
+            ("Send the sources afterwards:", "{prog} && turku-agent update-config"),
+        ),
         (
             Argument(
                 "code",

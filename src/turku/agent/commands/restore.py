@@ -171,7 +171,7 @@ COMMANDS = (
                     metavar="DIR",
                     help="Directory to restore into (default: a new one, SOURCE-restored-...).",
                 ),
-                Argument("--in-place", action="store_true", help="Restore to where the source lies."),
+                Argument("--in-place", action="store_true", help="Restore into the source itself."),
             ),
             Argument(
                 "--overwrite",
@@ -180,11 +180,11 @@ COMMANDS = (
                 help="Replace existing files that differ: never, those older than the backup's, or always (the "
                 "default).",
             ),
-            Argument("--delete", action="store_true", help="Remove what the snapshot does not have, below the PATHs."),
+            Argument("--delete", action="store_true", help="Remove files below PATH that the snapshot does not have."),
             Argument(
                 "--compare-contents",
                 action="store_true",
-                help="Compare contents, not only size and time, of existing files.",
+                help="Compare the contents of existing files, not only size and time.",
             ),
             common.DRY_RUN,
             common.YES,

@@ -39,7 +39,11 @@ COMMANDS = (
         "storages",
         "Show the storages that this machine trusts, and those that wait to be accepted.",
         configured(show),
-        (("Show them with the fingerprints of their host keys:", "{prog}"),),
+        (
+            ("Show them with the fingerprints of their host keys:", "{prog}"),
+            ("Show those that wait alone:", "{prog} | sed -n '/^Waiting/,$p'"),
+            ("Find the storage that has a key:", "{prog} | grep -B 3 SHA256:..."),
+        ),
     ),
     Command(
         "accept-storage",

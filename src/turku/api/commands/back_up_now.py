@@ -42,6 +42,7 @@ COMMANDS = (
         (
             ("Back up all sources of a machine:", "{prog} web/2"),
             ("Back up two of them:", "{prog} web/2 etc home"),
+            ("Name the machine by the first digits of its UUID:", "{prog} 9bef"),
         ),
         (
             Argument("machine", metavar="MACHINE", help=f"Machine: {MACHINE_HELP}."),

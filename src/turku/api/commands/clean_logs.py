@@ -24,7 +24,11 @@ COMMANDS = (
         "clean-logs",
         "Delete old records of backup runs. Snapshots are not touched.",
         configured(run),
-        (("Keep the records of a quarter:", "{prog} --days 90"),),
+        (
+            ("Keep the records of a quarter, as the timer does:", "{prog} --days 90"),
+            ("Keep those of a year:", "{prog} --days 365"),
+            ("Save the records to a file first:", "turku-api dumpdata backups > runs.json && {prog} --days 90"),
+        ),
         (
             Argument(
                 "--days",

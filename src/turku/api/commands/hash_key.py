@@ -53,26 +53,35 @@ COMMANDS = (
                 (
                     ("Show the keys:", "{prog}"),
                     ("Show those that are not held here:", "{prog} | grep 'NOT HELD'"),
+                    ("Show the one that new credentials get:", "{prog} | grep newest"),
                 ),
             ),
             Command(
                 "rotate",
                 "Add a key. Credentials move to it as they are used.",
                 configured(rotate),
-                (("Add a key, and show all:", "{prog} && turku-api hash-key list"),),
+                (
+                    ("Add a key:", "{prog}"),
+                    ("Add a key, and show all:", "{prog} && turku-api hash-key list"),
+                    ("Copy the file with the keys first, in its directory:", "cp -p hash_key hash_key.old && {prog}"),
+                ),
             ),
             Command(
                 "retire",
                 "Remove an older key that no credential needs.",
                 configured(retire),
-                (("See first which is needed:", "turku-api hash-key list && {prog} 3f2a"),),
+                (
+                    ("Remove a key:", "{prog} b58c63d33a5d28b6"),
+                    ("Remove a key, and show the others:", "{prog} b58c63d33a5d28b6 && turku-api hash-key list"),
+                    ("Log details if it is refused:", "TURKU_DEBUG=1 {prog} b58c63d33a5d28b6"),
+                ),
                 (Argument("key_id", metavar="ID", help="Id of the key, as 'list' shows it."),),
             ),
         ),
         (
             ("Show the keys:", "{prog} list"),
             ("Add a key:", "{prog} rotate"),
-            ("Remove a key that no credential needs:", "{prog} retire 3f2a"),
+            ("Remove a key that no credential needs:", "{prog} retire b58c63d33a5d28b6"),
         ),
     ),
 )

@@ -88,6 +88,7 @@ COMMANDS = (
                 (
                     ("Print a code, with what to do:", "{prog} web/2"),
                     ("Print the code alone, for a script:", "{prog} web/2 --raw"),
+                    ("Use it at once on that machine:", "{prog} web/2 --raw | ssh web-2 turku-agent re-enrol"),
                 ),
                 (_MACHINE, Argument("--raw", action="store_true", help="Print the code and nothing else.")),
             ),
@@ -98,6 +99,7 @@ COMMANDS = (
                 (
                     ("Mute a machine for two weeks:", "{prog} web/2 --days 14 --reason 'moved to another site'"),
                     ("Mute it for six hours:", "{prog} web/2 --days 0.25 --reason 'new disk'"),
+                    ("Name it by the first digits of its UUID:", "{prog} 9bef --days 180 --reason 'spare machine'"),
                 ),
                 (
                     _MACHINE,
@@ -115,7 +117,11 @@ COMMANDS = (
                 "unmute",
                 "End a mute now.",
                 configured(_unmute),
-                (("End a mute, and check the fleet:", "{prog} web/2 && turku-api health"),),
+                (
+                    ("End a mute:", "{prog} web/2"),
+                    ("End it, and check the fleet:", "{prog} web/2 && turku-api health"),
+                    ("End it, and back the machine up:", "{prog} web/2 && turku-api back-up-now web/2"),
+                ),
                 (_MACHINE,),
             ),
             Command(
@@ -125,7 +131,7 @@ COMMANDS = (
                 (
                     ("Confirm all withdrawn sources of a machine:", "{prog} web/2"),
                     ("Confirm one:", "{prog} web/2 home"),
-                    ("See first which are withdrawn:", "turku-api health --verbose && {prog} web/2"),
+                    ("Confirm all, and check the fleet:", "{prog} web/2 && turku-api health"),
                 ),
                 (
                     _MACHINE,

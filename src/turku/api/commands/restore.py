@@ -24,7 +24,7 @@ from turku.errors import UsageError
 from turku.policy.machine_choice import MACHINE_HELP
 
 _LISTED = 200
-_WHERE = "--directory /new --reason x"
+_WHERE = "--directory /new --reason T42"
 
 
 def _named_request(text: str) -> RestoreRequest:
@@ -117,10 +117,11 @@ def _decision(word: str, summary: str, act: Callable[..., object]) -> Command:
         summary,
         configured(partial(_decide, act=act)),
         (
-            (f"{word.capitalize()} a request by how its id begins:", "{prog} 7c2a"),
-            ("See first what it asks for:", "turku-api restore list && {prog} 7c2a"),
+            (f"{word.capitalize()} a request, named by the first digits of its id:", "{prog} 7c2a"),
+            (f"{word.capitalize()} one, named by its whole id:", "{prog} 7c2a0d4c-5b6e-4f70-8d1b-2a9c3e5f7081"),
+            ("Show those that are left afterwards:", "{prog} 7c2a && turku-api restore list"),
         ),
-        (Argument("request", metavar="ID", help="Id of the request, or how it begins."),),
+        (Argument("request", metavar="ID", help="Id of the request, or its first digits, at least four."),),
     )
 
 
@@ -135,10 +136,10 @@ def _sentence(request: RestoreRequest) -> str:
 _REQUEST_ARGUMENTS = (
     Argument("machine", metavar="MACHINE", help=f"Machine whose files they are: {MACHINE_HELP}."),
     Argument("source", metavar="SOURCE", help="Name of the source."),
-    Argument("--directory", required=True, metavar="DIR", help="Directory on the machine."),
+    Argument("--directory", required=True, metavar="DIR", help="Directory to restore into, on that machine."),
     Argument("--reason", required=True, metavar="TEXT", help="Reason, which the audit log keeps."),
     Argument("--onto", metavar="MACHINE", help="Machine to restore onto (default: the same)."),
-    Argument("--path", action="append", default=[], metavar="PATH", help="Path to restore alone. May be repeated."),
+    Argument("--path", action="append", default=[], metavar="PATH", help="Restore this path alone. May be repeated."),
     Argument("--snapshot", default="", metavar="NAME", help="Snapshot (default: the latest)."),
     common.AT,
     Argument(
@@ -147,7 +148,13 @@ _REQUEST_ARGUMENTS = (
         default=Overwrite.NEVER.value,
         help="Replace existing files that differ (default: %(default)s).",
     ),
-    Argument("--days", type=int, default=new_request.DEFAULT_DAYS, metavar="N", help="Expire after this many days."),
+    Argument(
+        "--days",
+        type=int,
+        default=new_request.DEFAULT_DAYS,
+        metavar="N",
+        help="Expire after N days (default: %(default)s).",
+    ),
     Argument("--raw", action="store_true", help="Print the id of the request and nothing else."),
 )
 
@@ -155,7 +162,7 @@ _REQUEST_ARGUMENTS = (
 COMMANDS = (
     CommandGroup(
         "restore",
-        "Ask for restores that machines pick up; approve, reject, cancel and list them.",
+        "Ask for restores, which machines pick up, and approve, reject, cancel or list them.",
         (
             Command(
                 "request",
@@ -178,7 +185,7 @@ COMMANDS = (
                 (
                     ("Show the open requests:", "{prog}"),
                     ("Show those that are over as well:", "{prog} --all"),
-                    ("Print the reasons, for a script:", "{prog} --json | jq -r '.[].reason'"),
+                    ("Print the reasons alone:", "{prog} --json | jq -r '.[].reason'"),
                 ),
                 (
                     Argument("--all", action="store_true", help="Show requests that are over as well."),

@@ -97,7 +97,7 @@ COMMANDS = (
                 type=_address,
                 default="127.0.0.1:8000",
                 metavar="ADDRESS",
-                help="HOST:PORT or unix:PATH (default: %(default)s).",
+                help="Address to listen on: HOST:PORT or unix:PATH (default: %(default)s).",
             ),
             Argument(
                 "--workers", type=count(_MOST), default=2, metavar="N", help="Worker processes (default: %(default)s)."

@@ -33,7 +33,11 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         # Lists of examples and exit codes are laid out already.
-        return text if "\n" in text else super()._fill_text(text, width, indent)
+        return text if "\n" in text else "\n".join(indent + line for line in self._split_lines(text, width))
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        # A path or a program's name is not broken at its hyphens.
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _format_action(self, action: argparse.Action) -> str:
         if isinstance(action, argparse._SubParsersAction):

@@ -13,7 +13,7 @@ JSON = Argument("--json", action="store_true", help="Print a JSON array, for pro
 AT = Argument(
     "--at",
     metavar="TIME",
-    help="Use the latest snapshot at that time: '2026-11-01 12:00', 'yesterday', '3 days ago'.",
+    help="Use the latest snapshot at that time: '3 days ago', 'yesterday', '2026-11-01 12:00'.",
 )
 DRY_RUN = Argument("--dry-run", "-n", action="store_true", help="Show what would be done, and change nothing.")
 YES = Argument("--yes", "-y", action="store_true", help="Do it without asking.")

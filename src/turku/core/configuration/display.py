@@ -49,7 +49,7 @@ def command(program: str, load: LoadWithFiles) -> Command:
         run,
         (
             ("Show the configuration:", "{prog} --show"),
-            ("Show the keys that differ from their default:", "{prog} --show | grep -v default"),
+            ("Show the keys that differ from their default:", "{prog} --show | grep -v 'default$'"),
             ("Show it as JSON, for programs:", "{prog} --show --json"),
         ),
         (

@@ -59,8 +59,12 @@ COMMANDS = (
         "Print the line that admits a machine's key, for AuthorizedKeysCommand of sshd.",
         _run,
         (
-            ("In sshd_config, within the Match block of the user:", "AuthorizedKeysCommand {prog} %u %t %k"),
-            ("See why a key is not admitted:", "{prog} --debug turku ssh-ed25519 AAAAC3..."),
+            (
+                "In sshd_config, within the Match block of the user:",
+                "AuthorizedKeysCommand /usr/local/bin/{prog} %u %t %k",
+            ),
+            ("See whether a key is admitted:", "{prog} turku ssh-ed25519 AAAAC3..."),
+            ("See why it is not:", "{prog} --debug turku ssh-ed25519 AAAAC3..."),
         ),
         (
             Argument("user", metavar="USER", help="User that logs in (%%u in sshd_config)."),

@@ -129,7 +129,11 @@ COMMANDS = (
         "check",
         "Show the configuration as it is used, the volumes, what protects this host, and every problem.",
         run,
-        (("Check this storage:", "{prog}"), ("Show the problems alone:", "{prog} | grep PROBLEM")),
+        (
+            ("Check this storage:", "{prog}"),
+            ("Show the problems alone:", "{prog} | grep PROBLEM"),
+            ("Check a new configuration before it is used:", "{prog} --config-dir /root/new"),
+        ),
         exit_codes={1: "There is a problem."},
     ),
     display.command("turku-storage", loading.load_with_files),

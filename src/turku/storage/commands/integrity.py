@@ -245,7 +245,7 @@ COMMANDS = (
             ),
             common.JSON,
         ),
-        "Damages are named with path and snapshots, and reported to the coordinator.",
+        "Damaged files are printed with the snapshots that hold them, and reported to the coordinator.",
         {1: "Something is damaged and not repaired, or a source was not verified.", 75: "Another run is active."},
     ),
     Command(
@@ -255,6 +255,7 @@ COMMANDS = (
         (
             ("Drill every source:", "{prog}"),
             ("Drill those whose turn it is, as the timer does:", "{prog} --due"),
+            ("Drill the sources of one machine:", "{prog} --machine web-1"),
         ),
         (
             *SELECTION,

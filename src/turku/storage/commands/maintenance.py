@@ -130,7 +130,7 @@ def accept_volume(options: argparse.Namespace, configuration: StorageConfig, _cl
 COMMANDS = (
     Command(
         "gc",
-        "Remove from the disk what left the history, and what was in the trash for trash_days.",
+        "Free the space of what left the history, and of what was in the trash for trash_days.",
         configured(collect_garbage, needs_all_volumes=True),
         (
             ("Free all space that can be freed now:", "{prog}"),
@@ -141,8 +141,8 @@ COMMANDS = (
             Argument(
                 "--background",
                 action="store_true",
-                help=f"Use little of disk and processor, for at most {BACKGROUND_SECONDS:g} seconds, and not at all "
-                "while another run is active. The timer does this.",
+                help=f"Run at low priority, for at most {BACKGROUND_SECONDS:g} seconds, and only if no other run is "
+                "active. The timer does this.",
             ),
         ),
         "Snapshots that retention keeps are not touched: see turku-storage retention.",
@@ -156,29 +156,39 @@ COMMANDS = (
                 "update",
                 "Read snapshots that are in no catalog yet, such as those of an older storage.",
                 configured(partial(update_catalogs, rebuilds=False), needs_all_volumes=True),
-                (("Update all catalogs:", "{prog}"), ("Update those of one machine:", "{prog} --machine web-1")),
+                (
+                    ("Update all catalogs:", "{prog}"),
+                    ("Update those of one machine:", "{prog} --machine web-1"),
+                    ("Update the catalog of one source:", "{prog} --machine web-1 --source etc"),
+                ),
                 SELECTION,
             ),
             Command(
                 "rebuild",
                 "Read every snapshot again. The checksums, and what was verified, are lost.",
                 configured(partial(update_catalogs, rebuilds=True), needs_all_volumes=True),
-                (("Rebuild that of one source:", "{prog} --machine web-1 --source etc"),),
+                (
+                    ("Rebuild the catalog of one source:", "{prog} --machine web-1 --source etc"),
+                    ("Rebuild those of one machine:", "{prog} --machine web-1"),
+                    ("Rebuild all, then read every file for its checksum:", "{prog} && turku-storage verify"),
+                ),
                 SELECTION,
             ),
         ),
         (
             ("Update all catalogs:", "{prog} update"),
-            ("Rebuild that of one source:", "{prog} rebuild --machine web-1 --source etc"),
+            ("Update those of one machine:", "{prog} update --machine web-1"),
+            ("Rebuild the catalog of one source:", "{prog} rebuild --machine web-1 --source etc"),
         ),
     ),
     Command(
         "accept-volume",
-        "Take what is mounted at a volume's path for that volume.",
+        "Accept the disk that is mounted at a volume's path as that volume.",
         configured(accept_volume),
         (
             ("Accept a disk that replaces the former one:", "{prog} data"),
-            ("See first what is mounted there:", "findmnt --target /srv/backups && {prog} data"),
+            ("Accept it only if something is mounted there:", "mountpoint -q /srv/backups && {prog} data"),
+            ("Accept it, then check the storage:", "{prog} data && turku-storage check"),
         ),
         (Argument("volume", metavar="VOLUME", help="Name of the volume in the configuration."),),
     ),

@@ -26,6 +26,7 @@ COMMANDS = (
         (
             ("Serve a machine, as its line in authorized_keys does:", f"{{prog}} {_UUID}"),
             ("Use another configuration:", f"{{prog}} -c /srv/turku {_UUID}"),
+            ("Log the details of its sessions:", f"{{prog}} --debug {_UUID}"),
         ),
         (Argument("uuid", metavar="UUID", help="Machine, as its line in authorized_keys names it."),),
         "The machine's request is read from standard input.",

@@ -95,7 +95,7 @@ COMMANDS = (
                 "Show quarantined snapshots with their findings, and what was decided.",
                 configured(_list),
                 (
-                    ("Show those of all sources:", "{prog}"),
+                    ("Show all of them:", "{prog}"),
                     ("Show those of one machine:", "{prog} --machine web-1"),
                     ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
                 ),
@@ -107,8 +107,8 @@ COMMANDS = (
                 configured(partial(_decide, accepts=True)),
                 (
                     ("Accept all that wait of one source:", "{prog} --machine web-1 --source etc"),
-                    ("Accept one snapshot:", f"{{prog}} {_SNAPSHOT}"),
-                    ("Accept what was rejected before:", f"{{prog}} {_SNAPSHOT}"),
+                    ("Accept one snapshot, also one that was rejected:", f"{{prog}} {_SNAPSHOT}"),
+                    ("Name the machine by the first digits of its UUID:", "{prog} --machine 9bef --source etc"),
                 ),
                 _DECISION,
             ),
@@ -118,8 +118,8 @@ COMMANDS = (
                 configured(partial(_decide, accepts=False)),
                 (
                     ("Reject all that wait of one source:", "{prog} --machine web-1 --source etc"),
-                    ("Reject one snapshot:", f"{{prog}} {_SNAPSHOT}"),
-                    ("Reject what was accepted before:", f"{{prog}} {_SNAPSHOT}"),
+                    ("Reject one snapshot, also one that was accepted:", f"{{prog}} {_SNAPSHOT}"),
+                    ("Name the machine by the first digits of its UUID:", "{prog} --machine 9bef --source etc"),
                 ),
                 _DECISION,
                 "The next snapshot is not built upon them.",

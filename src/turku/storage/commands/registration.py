@@ -66,16 +66,20 @@ COMMANDS = (
             Argument(
                 "--confirm-removals",
                 action="store_true",
-                help="Remove the keys of machines that the coordinator lacks at once, even if they are most of them.",
+                help="Remove the keys of all machines that the coordinator does not name, even of most machines.",
             ),
         ),
-        "A timer runs it every 5 minutes. TURKU_API_AUTH_NAME and TURKU_API_AUTH_SECRET in the environment stand for "
-        "the options of registration, which is needed once.",
+        "A timer runs it every 5 minutes. Registration is needed once. Its options can also come from the environment, "
+        "as TURKU_API_AUTH_NAME and TURKU_API_AUTH_SECRET.",
     ),
     Command(
         "rotate-secret",
         "Give this storage a new secret, or finish what an interrupted run began.",
         configured(rotate_secret),
-        (("Replace the secret:", "{prog}"),),
+        (
+            ("Replace the secret:", "{prog}"),
+            ("Replace it, and see that the coordinator takes it:", "{prog} && turku-storage update-config"),
+            ("Replace that of another storage:", "ssh root@backup2 {prog}"),
+        ),
     ),
 )

@@ -118,10 +118,9 @@ COMMANDS = (
         (*SELECTION, common.DRY_RUN, common.JSON),
         "Removed snapshots go to the trash, as after a backup. The rules are those of the last successful backup: the "
         "source's own, the coordinator's floor, and retention_floor of this storage. A snapshot stays where any rule "
-        "keeps it. The column 'until' has the moment from which no rule keeps it, if backups succeed once in each "
-        "period of the schedule. The next backup after that moment removes it. The column is empty where no moment is "
-        "known. A source loses nothing while one of its snapshots is in quarantine, or as long as no backup recorded "
-        "its rules.",
+        "keeps it. The column 'until' has the moment from which the next backup removes it, if backups succeed as "
+        "scheduled. It is empty where no moment is known. A source loses nothing while one of its snapshots is in "
+        "quarantine, or as long as no backup recorded its rules.",
         {1: "A source was skipped: it is being backed up, or its rules are not valid."},
     ),
 )

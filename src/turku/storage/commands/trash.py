@@ -97,7 +97,7 @@ COMMANDS = (
                 configured(_list),
                 (
                     ("Show the trash of all sources:", "{prog}"),
-                    ("Show that of one machine:", "{prog} --machine web-1"),
+                    ("Show the trash of one machine:", "{prog} --machine web-1"),
                     ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
                 ),
                 (*SELECTION, common.JSON),
@@ -108,8 +108,11 @@ COMMANDS = (
                 configured(_restore),
                 (
                     ("Bring a snapshot back:", "{prog} etc_20261101-020000_1a2b"),
-                    ("Bring that of one machine back:", "{prog} etc_20261101-020000_1a2b --machine web-1"),
-                    ("Bring that of one source back:", "{prog} 1424400000 --machine web-1 --source etc"),
+                    (
+                        "Choose the machine, if several have that name:",
+                        "{prog} etc_20261101-020000_1a2b --machine web-1",
+                    ),
+                    ("Choose the source, if several have that name:", "{prog} 1424400000 --machine web-1 --source etc"),
                 ),
                 (
                     Argument("snapshot", metavar="SNAPSHOT", help="Name of the snapshot, as 'trash list' shows it."),
@@ -122,9 +125,9 @@ COMMANDS = (
                 "Remove what is in the trash for good.",
                 configured(_empty),
                 (
-                    ("Remove what was there for three days:", "{prog} --older-than 3"),
+                    ("Remove what has been there for three days:", "{prog} --older-than 3"),
                     ("Remove all of it:", "{prog} --yes"),
-                    ("Remove that of one source:", "{prog} --yes --machine web-1 --source etc"),
+                    ("Remove what one source has there:", "{prog} --yes --machine web-1 --source etc"),
                 ),
                 (
                     *SELECTION,
@@ -142,7 +145,7 @@ COMMANDS = (
         (
             ("Show what is in the trash:", "{prog} list"),
             ("Bring a snapshot back:", "{prog} restore etc_20261101-020000_1a2b"),
-            ("Remove what was there for three days:", "{prog} empty --older-than 3"),
+            ("Remove what has been there for three days:", "{prog} empty --older-than 3"),
         ),
     ),
 )
