@@ -18,14 +18,8 @@ PROGRAM = Program(
     "such as migrate, createsuperuser, changepassword and check. 'turku-api help' lists them.",
     "turku.api.commands",
     {
-        "serve": ("serve",),
-        "auth_create": ("auth-create",),
-        "back_up_now": ("back-up-now",),
-        "health": ("health",),
-        "clean_logs": ("clean-logs",),
-        "machine": ("machine",),
-        "restore": ("restore",),
-        "hash_key": ("hash-key",),
+        name.replace("-", "_"): (name,)
+        for name in ("serve", "auth-create", "back-up-now", "health", "clean-logs", "machine", "restore", "hash-key")
     },
     (
         ("Set the coordinator up, with an account for the admin site:", "{prog} migrate && {prog} createsuperuser"),

@@ -66,7 +66,7 @@ def commands(
             (
                 ("Show all snapshots:", "{prog}"),
                 ("Show those of one source:", "{prog} home"),
-                ("Print the names alone:", "{prog} home --json | jq -r '.[].snapshot'"),
+                ("Print only the names:", "{prog} home --json | jq -r '.[].snapshot'"),
             ),
             (Argument("source", nargs="?", metavar="SOURCE", help="Source to show (default: all)."), *shared),
         ),
@@ -90,12 +90,12 @@ def commands(
         ),
         Command(
             "versions",
-            "Show every version of a path that is kept.",
+            "Show every version of a path that snapshots have.",
             run,
             (
                 ("Show the versions of a file:", "{prog} home alice/offer.odt"),
                 ("Show when a directory changed its mode or owner:", "{prog} home alice"),
-                ("Print the checksums alone:", "{prog} home alice/offer.odt --json | jq -r '.[].checksum'"),
+                ("Print only the checksums:", "{prog} home alice/offer.odt --json | jq -r '.[].checksum'"),
             ),
             (
                 Argument("source", metavar="SOURCE", help="Source that has the path."),

@@ -67,7 +67,7 @@ COMMANDS = (
         configured(run),
         (
             ("Check the configuration:", "{prog}"),
-            ("Show the problems alone:", "{prog} | grep PROBLEM"),
+            ("Show only the problems:", "{prog} | grep PROBLEM"),
             ("Check a new configuration before it is used:", "{prog} --config-dir /root/new"),
         ),
         exit_codes={1: "The coordinator would refuse something, or a source is missing."},

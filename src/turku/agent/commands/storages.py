@@ -41,7 +41,7 @@ COMMANDS = (
         configured(show),
         (
             ("Show them with the fingerprints of their host keys:", "{prog}"),
-            ("Show those that wait alone:", "{prog} | sed -n '/^Waiting/,$p'"),
+            ("Show only those that wait:", "{prog} | sed -n '/^Waiting/,$p'"),
             ("Find the storage that has a key:", "{prog} | grep -B 3 SHA256:..."),
         ),
     ),

@@ -56,7 +56,7 @@ COMMANDS = (
         (
             ("Create an Auth for machines:", "{prog} machine_reg"),
             ("Create one with a name for storages:", "{prog} storage_reg --name 'site two'"),
-            ("Print the secret alone, for a script:", "{prog} machine_reg --raw"),
+            ("Print only the secret, for a script:", "{prog} machine_reg --raw"),
         ),
         (
             Argument("kind", choices=AuthKind.values, metavar="KIND", help="Kind: machine_reg or storage_reg."),

@@ -87,7 +87,7 @@ COMMANDS = (
                 configured(_re_enrol),
                 (
                     ("Print a code, with what to do:", "{prog} web/2"),
-                    ("Print the code alone, for a script:", "{prog} web/2 --raw"),
+                    ("Print only the code, for a script:", "{prog} web/2 --raw"),
                     ("Use it at once on that machine:", "{prog} web/2 --raw | ssh web-2 turku-agent re-enrol"),
                 ),
                 (_MACHINE, Argument("--raw", action="store_true", help="Print the code and nothing else.")),

@@ -139,7 +139,7 @@ _REQUEST_ARGUMENTS = (
     Argument("--directory", required=True, metavar="DIR", help="Directory to restore into, on that machine."),
     Argument("--reason", required=True, metavar="TEXT", help="Reason, which the audit log keeps."),
     Argument("--onto", metavar="MACHINE", help="Machine to restore onto (default: the same)."),
-    Argument("--path", action="append", default=[], metavar="PATH", help="Restore this path alone. May be repeated."),
+    Argument("--path", action="append", default=[], metavar="PATH", help="Restore only this path. May be repeated."),
     Argument("--snapshot", default="", metavar="NAME", help="Snapshot (default: the latest)."),
     common.AT,
     Argument(
@@ -185,7 +185,7 @@ COMMANDS = (
                 (
                     ("Show the open requests:", "{prog}"),
                     ("Show those that are over as well:", "{prog} --all"),
-                    ("Print the reasons alone:", "{prog} --json | jq -r '.[].reason'"),
+                    ("Print only the reasons:", "{prog} --json | jq -r '.[].reason'"),
                 ),
                 (
                     Argument("--all", action="store_true", help="Show requests that are over as well."),

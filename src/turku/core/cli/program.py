@@ -120,7 +120,9 @@ class Program:
         if prog:
             declared = next(each for each in commands if each.name == word)
         parser = Parser(prog=prog or self.name, **declared.help_settings)
-        add_version(parser)
+        parser.common.add_argument(
+            "--version", action="version", version=f"turku {__version__}", help="Show the version."
+        )
         declared.fill(parser, self.common)
         return parser
 
@@ -132,8 +134,3 @@ class Program:
         options = self.parser(word or next(iter(arguments), ""), prog=prog).parse_args(arguments)
         exit_code: int = options.run(options)
         return exit_code
-
-
-def add_version(parser: Parser) -> None:
-    """Add ``--version``."""
-    parser.common.add_argument("--version", action="version", version=f"turku {__version__}", help="Show the version.")

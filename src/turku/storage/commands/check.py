@@ -131,7 +131,7 @@ COMMANDS = (
         run,
         (
             ("Check this storage:", "{prog}"),
-            ("Show the problems alone:", "{prog} | grep PROBLEM"),
+            ("Show only the problems:", "{prog} | grep PROBLEM"),
             ("Check a new configuration before it is used:", "{prog} --config-dir /root/new"),
         ),
         exit_codes={1: "There is a problem."},

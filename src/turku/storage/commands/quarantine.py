@@ -97,7 +97,7 @@ COMMANDS = (
                 (
                     ("Show all of them:", "{prog}"),
                     ("Show those of one machine:", "{prog} --machine web-1"),
-                    ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
+                    ("Print only the names:", "{prog} --json | jq -r '.[].snapshot'"),
                 ),
                 (*SELECTION, common.JSON),
             ),

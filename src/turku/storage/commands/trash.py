@@ -98,7 +98,7 @@ COMMANDS = (
                 (
                     ("Show the trash of all sources:", "{prog}"),
                     ("Show the trash of one machine:", "{prog} --machine web-1"),
-                    ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
+                    ("Print only the names:", "{prog} --json | jq -r '.[].snapshot'"),
                 ),
                 (*SELECTION, common.JSON),
             ),
