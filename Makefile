@@ -80,7 +80,7 @@ lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup ## mypy, strict, for the Python of the virtual environment
+types: setup ## mypy, strict, of the code, tests and benchmarks, for the Python of the virtual environment
 	$(BIN)/mypy
 
 imports: setup ## import contracts: which package may import which

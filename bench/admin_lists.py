@@ -51,9 +51,9 @@ def pages() -> Iterator[tuple[str, str, str]]:
             yield name, "last page", f"{path}?p={last}"
         for spec in changelist.filter_specs:
             for choice in list(spec.choices(changelist))[1:8]:
-                yield name, f"{spec.title}: {choice['display']}", path + choice["query_string"]
+                yield name, f"{spec.title}: {choice['display']}", f"{path}{choice['query_string']}"
         sortable = model_admin.get_sortable_by(request)
-        for index, column in enumerate(model_admin.list_display, start=1):
+        for index, column in enumerate(map(str, model_admin.list_display), start=1):
             field = getattr(model_admin, column, None)
             has_order = hasattr(field, "admin_order_field") or column in {each.name for each in model._meta.fields}
             if column in sortable and has_order:

@@ -106,7 +106,8 @@ class Site:
     def removing(self) -> Iterator[None]:
         """`turku-storage gc --background`, started again as often as it ends, for the length of the block."""
         over = threading.Event()
-        argv = [programs.DIRECTORY / "turku-storage", "gc", "--background", "--config-dir", self.storage.config_dir]
+        argv: list[str | Path] = [programs.DIRECTORY / "turku-storage", "gc", "--background"]
+        argv += ["--config-dir", self.storage.config_dir]
         failures: list[str] = []
 
         def keep_on() -> None:

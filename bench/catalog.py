@@ -29,7 +29,6 @@ from tests.support.backed_up_machine import backed_up_machine
 
 from turku.core import command
 from turku.storage import catalog
-from turku.storage.backup import run as backup_run
 from turku.storage.catalog import database
 from turku.storage.catalog.versions import GAP
 from turku.storage.disk.source_directory import SourceDirectory
@@ -221,7 +220,7 @@ def backing_up(directory: Path, files: int, *, whole: bool) -> None:
         finally:
             spent.append(time.perf_counter() - begun)
 
-    backup_run.catalog.record = timed
+    catalog.record = timed
     with backed_up_machine(directory / "machine") as machine:
         make_files(machine.source_dir, files)
 

@@ -94,7 +94,7 @@ class Turku(Contender):
     """The installed commands, with a storage that the fleet has already. ``configuration`` is the agent's."""
 
     name = "turku"
-    keeps = ("acls", "attributes", "hard_links", "holes")
+    keeps: Collection[str] = ("acls", "attributes", "hard_links", "holes")
     options: Mapping[str, Any] = MappingProxyType({})
     """Of the source, beside its path."""
 

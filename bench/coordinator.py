@@ -181,8 +181,8 @@ def measure(
     )
     coordinator, server, load, everybody = (after - was for after, was in zip(taken(), before, strict=True))
     others = (everybody - coordinator - server - load) / ((time.monotonic() - begun) * (os.cpu_count() or 1))
-    cost = Cost(*(part / max(figure.requests, 1) for part in (coordinator, server, load)), max(others, 0))
-    return figure, cost
+    requests = max(figure.requests, 1)
+    return figure, Cost(coordinator / requests, server / requests, load / requests, max(others, 0))
 
 
 def measure_calls(site: Site, *, seconds: int, connections: int, rounds: int) -> None:

@@ -37,7 +37,7 @@ class SimulatedClock:
     def installed(self) -> Iterator[None]:
         """Within the block every reader of the system's clock in this process reads this one."""
         original = SystemClock.now
-        SystemClock.now = lambda _clock: self.now()  # type: ignore[method-assign]
+        SystemClock.now = lambda _clock: self.now()  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
@@ -121,7 +121,7 @@ class CoordinatorInProcess:
         }
         status: list[str] = []
         begun, taken = time.perf_counter(), time.process_time()
-        response = self._application(environ, lambda line, _headers, _error=None: status.append(line))
+        response = self._application(environ, lambda line, _headers, _error=None: status.append(line))  # type: ignore[arg-type]
         answer = b"".join(response)
         response.close()
         account = self.costs.setdefault(cost or name, CallCost())

@@ -32,12 +32,12 @@ Found = Mapping[str, Any]
 
 def seconds(found: Found, step: str, name: str) -> float:
     """The median of a step."""
-    return statistics.median(each["seconds"] for each in found["steps"][step][name])
+    return statistics.median(float(each["seconds"]) for each in found["steps"][step][name])
 
 
 def processor_seconds(found: Found, step: str, name: str) -> float:
     """The median of a step's processor time, of all its processes."""
-    return statistics.median(each["processor_seconds"] for each in found["steps"][step][name])
+    return statistics.median(float(each["processor_seconds"]) for each in found["steps"][step][name])
 
 
 def goals(found: Found) -> dict[str, tuple[str, float]]:

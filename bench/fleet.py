@@ -403,7 +403,7 @@ def plots(experiment: Experiment, counts: dict[str, schedule_spread.Spread]) -> 
             points = [(float(number), float(count)) for number, count in enumerate(spread.counts)]
             begin_hour = form.first_second // 3600
             labels = [
-                (number * 4 * step, f"{(begin_hour + 4 * number) % 24:02}:00")
+                (4.0 * number * step, f"{(begin_hour + 4 * number) % 24:02}:00")
                 for number in range(form.bins // (4 * step) + 1)
             ]
             if form.bins <= 200:

@@ -89,16 +89,16 @@ def main() -> int:
         seconds = time.monotonic() - begun
         server_errors = [line for line in coordinator.last_lines if "Traceback" in line]
     quarter = max(1, len(memory) // 4)
-    first, last = statistics.median(memory[:quarter]), statistics.median(memory[-quarter:])
+    early, late = statistics.median(memory[:quarter]), statistics.median(memory[-quarter:])
     print(f"{options.requests:,} requests in {seconds:.0f} s ({options.requests / seconds:.0f}/s), seed {options.seed}")
     print("answers: " + ", ".join(f"{status}: {count:,}" for status, count in sorted(statuses.items())))
     print(
-        f"memory of both workers: {first:.1f} MiB in the first quarter, {last:.1f} MiB in the last "
-        f"({last - first:+.1f}, limit +{GROWTH_LIMIT_MIB:g}); {len(seen)} worker processes were seen"
+        f"memory of both workers: {early:.1f} MiB in the first quarter, {late:.1f} MiB in the last "
+        f"({late - early:+.1f}, limit +{GROWTH_LIMIT_MIB:g}); {len(seen)} worker processes were seen"
     )
     for failure in failures[:20]:
         print(f"FAILED: {failure}")
-    grew = last - first > GROWTH_LIMIT_MIB
+    grew = late - early > GROWTH_LIMIT_MIB
     print("memory GREW" if grew else "memory is steady")
     print(f"{len(failures)} server errors or missing answers")
     return 1 if failures or server_errors or grew else 0

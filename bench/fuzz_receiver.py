@@ -110,9 +110,9 @@ class Tally:
         for kind in KINDS:
             counts = collections.Counter(each.outcome for each in self.sessions if each.kind == kind)
             print(f"{kind}: " + ", ".join(f"{name}: {count:,}" for name, count in counts.most_common()))
-        counts = ", ".join(f"{name}: {count:,}" for name, count in self.honest.most_common())
+        honest = ", ".join(f"{name}: {count:,}" for name, count in self.honest.most_common())
         print(
-            f"honest backups: {counts}; files of theirs with content that was sent under their size and time before: "
+            f"honest backups: {honest}; files of theirs with content that was sent under their size and time before: "
             f"{self.believed_lies:,}"
         )
         print(

@@ -130,7 +130,7 @@ def main() -> None:
         own_disk(Path(text), needed_bytes=needed, useful_bytes=2 * needed) as directory,
     ):
         tree = source_tree.make(directory / "tree", arguments.files)
-        found = {
+        found: dict[str, Any] = {
             "begun": begun.isoformat(timespec="seconds"),
             "command": "python -m bench.network",
             "machine": contenders.machine(),

@@ -235,7 +235,7 @@ class Page:
         return self.processor_ms("storage_update_config") + MILLION / self.storages() * 0.008
 
     def gib_per_machine(self) -> float:
-        return fleet_mix.first_fill_gib_mean() * self.week["sources"] / self.week["machines"]
+        return float(fleet_mix.first_fill_gib_mean() * self.week["sources"] / self.week["machines"])
 
     def storages(self) -> float:
         """Return the number of storages that the data needs."""
@@ -354,9 +354,9 @@ def main() -> None:
     page = Page(*(json.loads((FIGURES / name).read_text()) for name in names))
     text = PAGE.read_text()
     for name, make in page.tables().items():
-        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        pattern = re.compile(rf"(?<=<!-- begin {name} -->\n).*?(?=<!-- end {name} -->)", re.DOTALL)
         content = f"\n{make()}\n\n"
-        text, count = pattern.subn(lambda match, content=content: match[1] + content + match[2], text)
+        text, count = pattern.subn(content.replace("\\", r"\\"), text)
         if count != 1:
             raise SystemExit(f"{PAGE}: {count} places for the table {name!r}")
     PAGE.write_text(text)

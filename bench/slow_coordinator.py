@@ -54,6 +54,7 @@ def agent_ping_checkin(request: HttpRequest) -> JsonResponse:
     machine = Machine.objects.filter(uuid=told["uuid"], active=True).first()
     if machine is None or not check_password(told["secret"], machine.secret_hash):
         return JsonResponse({"error": "Forbidden"}, status=403)
+    assert machine.storage_id is not None
     now = timezone.now()
     orders: dict[str, Any] = {}
     for source in Source.objects.filter(machine=machine, active=True, published=True):

@@ -125,10 +125,11 @@ def require_same(original: Path, restored: Path, *, properties: Collection[str])
     """
     pairs = zip(_entries(original, properties), _entries(restored, properties), strict=True)
     for number, (one, other) in enumerate(pairs):
+        path = str(one[0])
         if one != other:
-            raise AssertionError(f"{original / one[0]} is {one}, but what came back is {other}")
-        if number % 20 == 0 and not (original / one[0]).is_dir():
-            require_same_content(original / one[0], restored / one[0])
+            raise AssertionError(f"{original / path} is {one}, but what came back is {other}")
+        if number % 20 == 0 and not (original / path).is_dir():
+            require_same_content(original / path, restored / path)
 
 
 def require_same_content(original: Path, restored: Path) -> None:

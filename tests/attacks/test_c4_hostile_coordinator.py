@@ -26,8 +26,8 @@ HOSTILE: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
     """A storage with what it has by default, but a floor that is seen within a short history."""
-    keys = {"retention_floor": "last 3 days, last 4 snapshots", "minimum_period_seconds": 3600, "trash_days": 7}
-    with backed_up_machine(tmp_path, **keys) as machine:
+    floor = "last 3 days, last 4 snapshots"
+    with backed_up_machine(tmp_path, retention_floor=floor, minimum_period_seconds=3600, trash_days=7) as machine:
         yield machine
 
 

@@ -142,6 +142,7 @@ def test_c5_an_answer_that_is_none_changes_nothing(storage: OrderedStorage, answ
 def test_c5_an_answer_without_machines_empties_nothing(storage: OrderedStorage) -> None:
     update(storage, {UUID: {"ssh_public_key": storage.public_key}})
     before = storage.host.authorized_keys.read_bytes()
+    answer: object
     for answer in ({}, {"machines": None}, {"machines": {UUID: {}}}):
         storage.api.answers["storage_update_config"] = answer
         # An answer that is not ours.

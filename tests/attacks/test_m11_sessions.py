@@ -20,7 +20,7 @@ from tests.support.storage_host import AgentSide
 from turku.core import command, lock
 from turku.core.cancellation import Cancellation, Cancelled
 from turku.demo import programs as programs_of_ours
-from turku.errors import LockHeld, RestoreFailed
+from turku.errors import LockHeld, MalformedMessage, RestoreFailed
 from turku.protocol.jsonlines import JsonLines
 from turku.protocol.restore_messages import BrowseEnd
 from turku.storage.config.defaults import DEFAULT_HISTORY_SESSIONS
@@ -297,7 +297,7 @@ def test_m11_the_agent_shows_in_words_why_it_is_refused(tmp_path: Path) -> None:
             ("turku-agent-ping", ["--restore"], "2 restores of this machine are open here already"),
             ("turku-agent-ping", [], "another session of this machine is running"),
         ):
-            argv = [programs_of_ours.DIRECTORY / program, *words, "--config-dir", machine.config_dir]
+            argv: list[str | Path] = [programs_of_ours.DIRECTORY / program, *words, "--config-dir", machine.config_dir]
             completed = command.run(argv, timeout_seconds=60, check=False)
             shown = "\n".join(completed.last_lines)
             assert completed.exit_code != 0
@@ -307,7 +307,7 @@ def test_m11_the_agent_shows_in_words_why_it_is_refused(tmp_path: Path) -> None:
 
 def test_m11_two_readers_that_find_two_actions_in_one_request_are_no_way_around_the_bounds(tmp_path: Path) -> None:
     content = b'{"action": "restore", "port": 50000}'
-    with pytest.raises(session_request.MalformedMessage, match="two ways"):
+    with pytest.raises(MalformedMessage, match="two ways"):
         session_request.parse(content, SessionKind.CHECKIN)
     slots = SessionSlots(tmp_path / "locks", OTHER_UUID, at_once=4, history_at_once=1)
     with slots:

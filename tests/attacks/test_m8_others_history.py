@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -67,7 +68,7 @@ class Scene:
     def tell(self, request: str, step: str) -> None:
         credentials = machine_identity.existing(self.agent).credentials
         machine = {"uuid": credentials.uuid, "secret": credentials.secret}
-        message = {"machine": machine, "request": request, "claim": CLAIM, "step": step}
+        message: Any = {"machine": machine, "request": request, "claim": CLAIM, "step": step}
         url = self.fleet.coordinator.url.removesuffix("/v1") + "/v2/agent_restore_progress"
         assert requests.post(url, json=message, timeout=30).status_code == 200
 

@@ -180,6 +180,7 @@ def test_n3_malformed_messages_are_refused_with_a_field(scene: Scene) -> None:
     }
     for call, message in (("storage_access_request", request_access), ("agent_restore_progress", progress)):
         for name in message:
+            value: object
             for value in (None, 3, {}, [], "\0", "x" * 100_000, "\ud800"):
                 changed = json.loads(json.dumps({**message, name: value}))
                 url = scene.cast.coordinator.url.removesuffix("/v1") + f"/v2/{call}"

@@ -51,7 +51,7 @@ def test_a_name_that_rsync_printed_leads_nowhere_out_of_the_tree(place: SourceDi
     with ChangeLog() as changes:
         changes.lists_every_change = True
         for path in paths:
-            changes.add(Change(path, ChangeKind.CHANGED, b"\1" * 16))
+            changes.add(Change(path, ChangeKind.CHANGED, is_file=True))
         changes.add(Change(b"file", ChangeKind.DELETED))
         assert catalog.record(place, name=SECOND, base=FIRST, tree=tree, changes=changes, moment=MOMENT, zone=UTC)
     tree.rename(place.snapshot(SECOND))

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -133,7 +134,7 @@ def exactly(path: Path) -> tuple[object, ...]:
 
 @pytest.fixture
 def victim(mode: type[SnapshotMode], tmp_path: Path, volume: Path) -> Iterator[Victim]:
-    keys = {"volumes": {"data": {"path": str(volume)}}, "snapshot_mode": mode.name, "trash_days": 14}
+    keys: dict[str, Any] = {"volumes": {"data": {"path": str(volume)}}, "snapshot_mode": mode.name, "trash_days": 14}
     with backed_up_machine(tmp_path, volume=volume, keep_devices=False, **keys) as machine:
         yield Victim(machine, tmp_path / "storage")
 

@@ -67,7 +67,7 @@ def test_m9_a_machine_s_directory_is_reached_through_open_directories_alone(
             retention_floor="",
             minimum_period_seconds=0,
         )
-        forced = [ours.DIRECTORY / "turku-storage-ping", "--config-dir", storage.config_dir]
+        forced: list[str | Path] = [ours.DIRECTORY / "turku-storage-ping", "--config-dir", storage.config_dir]
         keys = storage.config_dir / "config.d" / "zz.json"
         keys.write_text(f'{{"authorized_keys_command": "{shlex.join(traced(trace, *forced))}"}}')
         machine = fleet.machine("m", {"etc": {"path": str(source), "retention": "last 2 snapshots"}})
@@ -77,14 +77,14 @@ def test_m9_a_machine_s_directory_is_reached_through_open_directories_alone(
                 (source / f"day{day}").mkdir()
             fleet.make_due(machine)
             machine.ping()
-        agent = ["turku-agent", "--config-dir", machine.config_dir]
+        configured = ("--config-dir", machine.config_dir)
         target = tmp_path / "restored"
         target.mkdir()
         if mode.keeps_history:
-            ours.run(agent[0], "ls", *agent[1:], "etc")
-            ours.run(agent[0], "versions", *agent[1:], "etc", "inner/file0")
-            ours.run(agent[0], "find", *agent[1:], "etc", "*file*")
-        ours.run(agent[0], "restore", *agent[1:], "etc", "--to", target, "--yes")
+            ours.run("turku-agent", "ls", *configured, "etc")
+            ours.run("turku-agent", "versions", *configured, "etc", "inner/file0")
+            ours.run("turku-agent", "find", *configured, "etc", "*file*")
+        ours.run("turku-agent", "restore", *configured, "etc", "--to", target, "--yes")
         assert list(target.rglob("file0")), "else nothing was restored"
         for words in ("verify", "drill", "gc", "catalog update", "snapshots", "trash list", "trash empty --yes"):
             argv = traced(trace, ours.DIRECTORY / "turku-storage", *words.split(), "--config-dir", storage.config_dir)

@@ -151,7 +151,7 @@ def test_n4_a_planted_catalog_is_neither_read_nor_written(
     made = drill.drill(machine.storage, machine.place)
     assert not made.is_good
     assert (state(trap), state(volume(machine) / ".catalogs")) == before
-    argv = [*AS_SOMEBODY, "grep", "-rl", SECRET, trap, directory]
+    argv: list[str | Path] = [*AS_SOMEBODY, "grep", "-rl", SECRET, trap, directory]
     if plant in (plant_directory, plant_link, plant_machine, plant_machine_link, plant_link_to_nothing):
         assert subprocess.run(argv, capture_output=True, check=False).stdout == b""
 

@@ -97,7 +97,7 @@ def test_n5_passwords_of_people_are_nowhere(quiet: Coordinator) -> None:
     heard = [browser.get(f"{quiet.admin_url}login/", timeout=60).text]
     for name, password in (("root", marked(22)), (marked(23), ""), (marked(24), "x"), ("root", marked(21))):
         form = {"username": name, "password": password, "next": "/admin/"}
-        form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
+        form["csrfmiddlewaretoken"] = str(browser.cookies["csrftoken"])
         heard += [browser.post(f"{quiet.admin_url}login/", form, timeout=60).text.replace(f'value="{name}"', "")]
         heard += quiet.last_lines
     assert any("Log out" in page for page in heard)

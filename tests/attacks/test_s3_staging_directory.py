@@ -26,6 +26,7 @@ from tests.support.trees import differences
 
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
+from turku.agent.restore.staging.basis_files import Overwrite
 from turku.core import command
 from turku.errors import RestoreFailed
 
@@ -272,7 +273,7 @@ def test_s3_nor_where_the_file_has_several_names_inside(agent: AgentConfig, home
 @ROOT
 @pytest.mark.parametrize("overwrite", ["never", "older", "always"])
 def test_s3_a_file_that_is_not_to_be_overwritten_keeps_its_attributes_too(
-    agent: AgentConfig, home: Path, overwrite: str
+    agent: AgentConfig, home: Path, overwrite: Overwrite
 ) -> None:
     (home / "docs" / "file").chmod(0o600)
     (home / "docs" / "deep").chmod(0o700)
@@ -306,7 +307,7 @@ def test_n4_the_owner_of_a_directory_on_another_file_system_swaps_nothing(
     secret.write_text("root's")
     secret.chmod(0o600)
     rename, utime, chmod = os.rename, os.utime, os.chmod
-    swapped = []
+    swapped: list[str] = []
 
     def across(source: Any, target: Any, **where: Any) -> None:
         if where.get("src_dir_fd") is not None and source == target == b"new" and not swapped:
@@ -327,9 +328,12 @@ def test_n4_the_owner_of_a_directory_on_another_file_system_swaps_nothing(
     monkeypatch.setattr(os, "utime", lambda *a, **o: (swap(), utime(*a, **o))[1])
     with LandedRestore(agent, home, paths=(b"docs",)) as landed:
         new = landed.tree / "docs" / "new"
-        {"pipe": os.mkfifo, "link": lambda path: path.symlink_to("file"), "file": lambda path: path.write_text("x")}[
-            kind
-        ](new)
+        makers: dict[str, Callable[[Path], object]] = {
+            "pipe": os.mkfifo,
+            "link": lambda path: path.symlink_to("file"),
+            "file": lambda path: path.write_text("x"),
+        }
+        makers[kind](new)
         if kind != "link":
             chmod(new, 0o666)
         os.chown(new, 65534, 65534, follow_symlinks=False)
@@ -540,8 +544,8 @@ def test_s2_s3_a_hostile_storage_tries_everything_in_one_backup(
     tree = tmp_path / "planted"
     tree.mkdir()
     (tree / "file").write_text("PLANTED")
-    for options in ((), ("--delete",), ("--inplace",), ("--remove-source-files",)):
-        assert hostile.rsync("-a", *options, f"{tree}/", "rsync://{}/etc/", login=login).returncode != 0
+    for writes in ((), ("--delete",), ("--inplace",), ("--remove-source-files",)):
+        assert hostile.rsync("-a", *writes, f"{tree}/", "rsync://{}/etc/", login=login).returncode != 0
     fetch("etc/", "--remove-source-files")
     hostile.release()
     process.wait(timeout=60)

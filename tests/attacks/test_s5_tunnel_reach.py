@@ -44,7 +44,7 @@ def listeners(processes: set[int]) -> set[tuple[str, int]]:
 
 def ancestors(process: int) -> set[int]:
     """The processes of sshd that serve the session of this one: the user's and the privileged one."""
-    found = set()
+    found: set[int] = set()
     while process > 1 and (not found or _is_sshd(process)):
         if _is_sshd(process):
             found.add(process)

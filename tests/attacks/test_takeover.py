@@ -36,7 +36,12 @@ from turku.storage.disk import trash
 DAYS = 30
 PINGS = 100
 DECLARED = {"path": "/etc", "retention": f"last {DAYS} snapshots"}
-DEFAULTS = {"retention_floor": "last 3 days", "minimum_period_seconds": 3600, "trash_days": 7, "keep_devices": False}
+DEFAULTS: dict[str, Any] = {
+    "retention_floor": "last 3 days",
+    "minimum_period_seconds": 3600,
+    "trash_days": 7,
+    "keep_devices": False,
+}
 """The settings of a storage by default. The helper's own are those of a bare one."""
 
 
@@ -126,7 +131,7 @@ def ordered_by_default() -> dict[str, Any]:
 # --- what the attacker does to the source
 
 
-def everything(root: Path, act: Callable[[Path], None]) -> None:
+def everything(root: Path, act: Callable[[Path], object]) -> None:
     for path in sorted(root.rglob("*")):
         if path.is_file() and not path.is_symlink():
             act(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import requests
 from playwright.sync_api import Page, expect
@@ -27,7 +29,7 @@ def tell(coordinator: Coordinator, machine: V1Machine, step: str, **told: object
     [order] = coordinator.post("agent_ping_checkin", {"machine": credentials})[1]["machine"].get("restores", [{}])
     request = order.get("request") or str(machine.__dict__["request"])
     machine.__dict__["request"] = request
-    message = {"machine": credentials, "request": request, "claim": "c" * 32, "step": step, **told}
+    message: Any = {"machine": credentials, "request": request, "claim": "c" * 32, "step": step, **told}
     url = coordinator.url.removesuffix("/v1") + "/v2/agent_restore_progress"
     assert requests.post(url, json=message, timeout=30).status_code == 200
 

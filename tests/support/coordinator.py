@@ -68,8 +68,8 @@ class Coordinator(PrivateCoordinator):
         if self.database_url:
             import psycopg
 
-            with psycopg.connect(self.database_url) as database:
-                return _rows(database.execute(statement.replace("?", "%s"), values))
+            with psycopg.connect(self.database_url) as connection:
+                return _rows(connection.execute(statement.replace("?", "%s"), values))
         with closing(sqlite3.connect(self.state_dir / _DATABASE, timeout=30)) as database, database:
             return _rows(database.execute(statement, values))
 

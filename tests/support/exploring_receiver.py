@@ -18,6 +18,7 @@ import struct
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def tried(path: bytes) -> list[str]:
     if path.startswith(tuple(os.fsencode(each) for each in OWN_MEMORY)):
         return []
     is_directory, is_link = stat.S_ISDIR(status.st_mode), stat.S_ISLNK(status.st_mode)
-    attempts = {
+    attempts: dict[str, Callable[[], object]] = {
         "chmod": lambda: os.chmod(path, stat.S_IMODE(status.st_mode)),
         "owner": lambda: os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False),
         "times": lambda: os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False),

@@ -316,7 +316,7 @@ class Case:
             drill_directory=str(self._drills),
             drill_paths={_SOURCE: ["/"]},
             drill_check_program=[str(check)],
-            **({} if is_root else {"fake_super": True}),
+            fake_super="auto" if is_root else True,
         )
         self.machine = trial.fleet.machine(
             f"machine-{name}",
@@ -362,9 +362,9 @@ class Case:
         found = facts(target)
         return compared(before, {path: entry for path, entry in found.items() if path in before or path != "."})
 
-    def _agent(self, way: str, *words: str | Path) -> None:
-        argv = ("turku-agent", words[0], "--config-dir", self.machine.config_dir, *words[1:])
-        self._note(way, programs.run(*argv, expected_codes=(0, 3)))
+    def _agent(self, way: str, verb: str, *words: str | Path) -> None:
+        argv = (verb, "--config-dir", self.machine.config_dir, *words)
+        self._note(way, programs.run("turku-agent", *argv, expected_codes=(0, 3)))
 
     def _note(self, way: str, completed: command.CompletedProgram) -> None:
         lines = [*completed.stdout.decode("utf-8", "replace").splitlines(), *completed.last_lines]

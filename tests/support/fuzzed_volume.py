@@ -150,10 +150,10 @@ class FuzzedVolume:
                 # Attributes are compared elsewhere.
                 rows = {entry.path: entry.content[:8] for entry in opened.files(name)}
                 for path in sorted(expected.keys() | rows.keys()):
-                    there, row = expected.get(path), rows.get(path)
-                    there = None if there is None else there[:8]
-                    if there is not None and row is not None and row[6] is None:
-                        there = (*there[:6], None, there[7])
+                    found, row = expected.get(path), rows.get(path)
+                    there = found and found[:8]
+                    if found is not None and row is not None and row[6] is None:
+                        there = (*found[:6], None, found[7])
                     if there != row:
                         faults.append(f"the catalog disagrees: {name} has {path!r}: {there}, in the catalog {row}")
         return faults

@@ -16,7 +16,7 @@ import http.client
 import json
 import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,21 +129,20 @@ def _anything(chance: random.Random, _message: Any) -> bytes:
 
 def _extreme(chance: random.Random, message: Any) -> bytes:
     size = chance.choice([10, 1000, 30_000])
-    return chance.choice(
-        [
-            lambda: b"[" * size,
-            lambda: b'{"machine":' * size,
-            lambda: b'{"x":' + b"[" * size + b"]" * size + b"}",
-            lambda: b'{"machine": {"uuid": ' + b"9" * size + b"}}",
-            lambda: b'{"' + b"k" * size + b'": 1}',
-            lambda: b"{" + b",".join(b'"%d":1' % number for number in range(size // 10)) + b"}",
-            lambda: b"{" + b",".join([b'"machine":{}'] * (size // 10)) + b"}",
-            lambda: json.dumps(message).encode("utf-16"),
-            lambda: b"\xef\xbb\xbf" + json.dumps(message).encode(),
-            lambda: json.dumps(message).encode() + b" " * size + b"{}",
-            lambda: json.dumps(message).replace(": ", ": 1e999, ", 1).encode(),
-        ]
-    )()
+    bodies: list[Callable[[], bytes]] = [
+        lambda: b"[" * size,
+        lambda: b'{"machine":' * size,
+        lambda: b'{"x":' + b"[" * size + b"]" * size + b"}",
+        lambda: b'{"machine": {"uuid": ' + b"9" * size + b"}}",
+        lambda: b'{"' + b"k" * size + b'": 1}',
+        lambda: b"{" + b",".join(b'"%d":1' % number for number in range(size // 10)) + b"}",
+        lambda: b"{" + b",".join([b'"machine":{}'] * (size // 10)) + b"}",
+        lambda: json.dumps(message).encode("utf-16"),
+        lambda: b"\xef\xbb\xbf" + json.dumps(message).encode(),
+        lambda: json.dumps(message).encode() + b" " * size + b"{}",
+        lambda: json.dumps(message).replace(": ", ": 1e999, ", 1).encode(),
+    ]
+    return chance.choice(bodies)()
 
 
 _KINDS = (_another_value, _another_text, _other_keys, _other_bytes, _cut, _anything, _extreme)

@@ -87,7 +87,7 @@ class HttpCast:
         return self.coordinator.manage("shell", "--no-imports", "-c", _IMPORTS + alice + statements)
 
 
-def status_of(act: Callable[[], Any]) -> int:
+def status_of(act: Callable[..., Any]) -> int:
     """The status that an act is answered with."""
     try:
         act()

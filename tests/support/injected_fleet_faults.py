@@ -61,7 +61,7 @@ class FleetStage:
 
         self.change_source()
         self.fleet.make_due(self.machine)
-        argv = [programs.DIRECTORY / "turku-agent-ping", "--config-dir", self.machine.config_dir]
+        argv: list[str | Path] = [programs.DIRECTORY / "turku-agent-ping", "--config-dir", self.machine.config_dir]
         with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as ping:
             time.sleep(self.chance.uniform(0, self.seconds))
             for pid in self._victims(ping.pid, VICTIMS[kind]):

@@ -44,8 +44,8 @@ def _mutilated(chance: random.Random) -> bytes:
 
 
 def _wrong_port(chance: random.Random) -> bytes:
-    port = chance.choice([0, 1, 22, 80, 1023, 65_536, -1, 2**31, 2**64, 10**400, 0.5, "22", "", None, True, [], {}])
-    return _ended(chance, json.dumps({**LAWFUL, "port": port}).encode())
+    ports: list[object] = [0, 1, 22, 80, 1023, 65_536, -1, 2**31, 2**64, 10**400, 0.5, "22", "", None, True, [], {}]
+    return _ended(chance, json.dumps({**LAWFUL, "port": chance.choice(ports)}).encode())
 
 
 def _wrong_field(chance: random.Random) -> bytes:

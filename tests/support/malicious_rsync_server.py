@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 PROTOCOL = 30
 _TOP_DIRECTORY, _EXTENDED, _SAME_UID, _SAME_GID, _LONG_NAME = 1 << 0, 1 << 2, 1 << 3, 1 << 4, 1 << 6
@@ -87,7 +87,7 @@ class MaliciousRsyncServer:
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> MaliciousRsyncServer:
+    def __enter__(self) -> Self:
         self._start(self._accept)
         return self
 

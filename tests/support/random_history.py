@@ -137,7 +137,7 @@ class RandomHistory:
             told.add(Change(path, ChangeKind.DELETED))
         for path, content in sorted(after.items()):
             if before.get(path) != content or not self._is_same_file(base, tree, path):
-                told.add(Change(path, ChangeKind.CHANGED, content[6]))
+                told.add(Change(path, ChangeKind.CHANGED, is_file=content[0] == "file"))
         told.add(Change(b".", ChangeKind.CHANGED))
         return told
 

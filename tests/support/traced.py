@@ -68,8 +68,8 @@ def calls(directory: Path) -> Iterator[Call]:
             waiting.append((number, True))
     while waiting:
         number, is_first = waiting.pop()
-        lines = files[number].read_text(errors="replace").splitlines() if number in files else []
-        for line in lines[1:] if is_first else lines:
+        traced = files[number].read_text(errors="replace").splitlines() if number in files else []
+        for line in traced[1:] if is_first else traced:
             match = _LINE.match(line)
             if match is None:
                 continue

@@ -26,12 +26,12 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from turku.errors import TunnelRefused
 from turku.storage.session import tunnel_ownership
 
-SOURCE_DEFAULTS = {
+SOURCE_DEFAULTS: dict[str, Any] = {
     "retention": "last 5 days, earliest of month",
     "bwlimit": None,
     "filter": [],
@@ -83,7 +83,7 @@ class V1Api:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
-    def __enter__(self) -> V1Api:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -86,7 +86,7 @@ def _release() -> str:
 
 
 def _debootstrap(directory: Path) -> None:
-    argv = ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", _release(), directory]
+    argv = ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", _release(), str(directory)]
     try:
         command.run(argv, timeout_seconds=_MAKING_SECONDS, extra_environment={"PATH": _path()})
     except CommandFailed as error:
@@ -133,7 +133,7 @@ def running_system(root: Path) -> Iterator[RunningSystem]:
     for place in (_CODE / "src", _CODE / "libraries"):
         (root / place.relative_to("/")).mkdir(parents=True)
     libraries = Path(msgspec.__file__).parents[1]
-    mounts = [
+    mounts: list[tuple[list[str | Path], Path]] = [
         (["--bind", root], root),
         (["-t", "proc", "proc"], root / "proc"),
         (["--rbind", "/sys"], root / "sys"),

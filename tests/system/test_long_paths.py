@@ -57,7 +57,7 @@ def test_long_paths_come_back_as_root_and_as_an_ordinary_user() -> None:
             fleet.storage("primary")
             machine = fleet.machine("web-0", {"home": {"path": str(source)}})
             machine.ping()
-            words = ["restore", "--config-dir", machine.config_dir, "home"]
+            words: list[str | Path] = ["restore", "--config-dir", machine.config_dir, "home"]
             deep = directory.joinpath(*["t" * 250] * 4)
             programs.run("turku-agent", *words, "--to", deep / "all")
             assert kept(deep / "all") == everything

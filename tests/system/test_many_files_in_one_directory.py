@@ -35,7 +35,7 @@ def test_all_of_many_files_are_verified(
 
     # What was named, or what came, is far ahead of the other, and is more than is kept.
     monkeypatch.setattr(verification, "_WAITING_LIMIT", 100)
-    took_its_time = []
+    took_its_time: list[bool] = []
     slow = getattr(Verification, late)
 
     def slowly(self: Verification, *told: Any) -> None:

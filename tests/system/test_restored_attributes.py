@@ -80,7 +80,7 @@ def equip(tree: Path) -> None:
 
 def facts(tree: Path, *, without: tuple[str, ...] = ()) -> dict[str, tuple[object, ...]]:
     """All of each entry that a restore brings back."""
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for path in (tree, *sorted(tree.rglob("*"))):
         status = path.lstat()
         attributes = {
@@ -271,7 +271,7 @@ def test_an_ordinary_user_gets_what_that_user_may_set() -> None:
             agent = shutil.which("turku-agent", path=str(programs.DIRECTORY))
             assert agent is not None
             user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-            words = ["restore", "home", "--to", directory / "target" / "new", "--config-dir", machine.config_dir]
+            words = ["restore", "home", "--to", f"{directory}/target/new", "--config-dir", str(machine.config_dir)]
             made = command.run([*user, agent, *words], timeout_seconds=120, check=False)
             told = output(made)
             assert made.exit_code == 0, told

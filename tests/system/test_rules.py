@@ -31,6 +31,7 @@ class Rules:
         return listing(snapshot)
 
     def rsync_of(self, source: str) -> list[str]:
+        argv: list[str]
         [argv] = [
             call["argv"] for call in self.recorder.calls("rsync") if any(f"/{source}/" in word for word in call["argv"])
         ]

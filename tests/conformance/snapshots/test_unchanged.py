@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.support.backed_up_machine import BackedUpMachine, fingerprint
+from tests.support.backed_up_machine import BackedUpMachine, StorageClock, fingerprint
 from tests.support.killed import killed_at_step
 from tests.support.rich_tree import make_rich_tree
 
@@ -39,6 +39,7 @@ def unchanged(machine: BackedUpMachine) -> BackedUpMachine:
 in_each_mode = pytest.mark.parametrize(
     "mode", [name for name in sorted(MODES) if MODES[name].keeps_history], indirect=True
 )
+NOW = StorageClock().now()
 with_links = pytest.mark.parametrize("mode", ["link-dest"], indirect=True)
 
 
@@ -222,9 +223,6 @@ def test_killed_at_any_step_of_its_going_every_other_one_is_whole(
     assert step >= 1
     snapshot_mode.collect()
     assert_all_whole(unchanged, 1)
-
-
-NOW = BackedUpMachine.__dataclass_fields__["clock"].default_factory().now()  # type: ignore[misc]
 
 
 @with_links

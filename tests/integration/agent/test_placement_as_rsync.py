@@ -193,10 +193,10 @@ def test_the_target_is_as_rsync_would_have_left_it(
         if paths:
             # What belongs to the paths is compared: times of directories above them are told by the storage.
             for path in paths:
-                here = [each / os.fsdecode(path) for each in (oracle, target)]
-                assert here[0].is_dir() == here[1].is_dir()
-                if is_directory(here[0]):
-                    found = differences(*here, "--no-hard-links", "--omit-dir-times", *compared)
+                expected, placed = oracle / os.fsdecode(path), target / os.fsdecode(path)
+                assert expected.is_dir() == placed.is_dir()
+                if is_directory(expected):
+                    found = differences(expected, placed, "--no-hard-links", "--omit-dir-times", *compared)
                     assert without_kept_directories(found, overwrite) == [], number
         else:
             found = differences(oracle, target, *compared, *([] if hard_links else ["--no-hard-links"]))

@@ -19,7 +19,7 @@ def cast(coordinator: Coordinator) -> HttpCast:
     return HttpCast.introduce(coordinator)
 
 
-def at_once(*acts: Callable[[], Any]) -> list[Any]:
+def at_once(*acts: Callable[..., Any]) -> list[Any]:
     """Return what all of them returned, or raise what one of them raised."""
     with ThreadPoolExecutor(len(acts)) as pool:
         return [future.result() for future in [pool.submit(act) for act in acts]]

@@ -74,10 +74,10 @@ def machine(coordinators: list[Coordinator], post: Any, machine_auth: str, stora
     return machine
 
 
-def statuses(acts: Sequence[Callable[[], object]]) -> list[int]:
+def statuses(acts: Sequence[Callable[..., object]]) -> list[int]:
     """Return the statuses of the answers to the acts, all at the same moment, in their order."""
 
-    def status(act: Callable[[], object]) -> int:
+    def status(act: Callable[..., object]) -> int:
         try:
             act()
         except Refused as error:

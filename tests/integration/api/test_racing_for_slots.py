@@ -79,7 +79,7 @@ class Site:
 
     def heartbeat(self, machine: V1Machine, *, ended: bool = False) -> bool:
         url = self._turn().url.removesuffix("/v1")
-        message = {
+        message: dict[str, Any] = {
             "storage": {"name": self.storage.name, "secret": self.storage.secret},
             "machine": {"uuid": machine.uuid},
             "ended": ended,
@@ -94,7 +94,7 @@ def site(coordinators: list[Coordinator]) -> Site:
     return Site(coordinators)
 
 
-def at_once(acts: list[Callable[[], Any]]) -> list[Any]:
+def at_once(acts: list[Callable[..., Any]]) -> list[Any]:
     """Return the results of the acts, all at the same moment."""
     with ThreadPoolExecutor(len(acts)) as pool:
         return [future.result() for future in [pool.submit(act) for act in acts]]

@@ -39,7 +39,7 @@ class Person:
 
     def call(self, name: str, message: Any) -> tuple[int, Any]:
         """Status and answer of one of the console's calls."""
-        headers = {"X-CSRFToken": self._session.cookies["csrftoken"]}
+        headers = {"X-CSRFToken": str(self._session.cookies["csrftoken"])}
         answer = self._session.post(f"{self._url}/v2/{name}", json=message, headers=headers, timeout=30)
         return answer.status_code, answer.json()
 
@@ -78,7 +78,7 @@ def machine(coordinators: list[Coordinator]) -> V1Machine:
     return machine
 
 
-def at_once(acts: Sequence[Callable[[], Any]]) -> list[Any]:
+def at_once(acts: Sequence[Callable[..., Any]]) -> list[Any]:
     """Return the results of the acts, all at the same moment."""
     with ThreadPoolExecutor(len(acts)) as pool:
         return list(pool.map(lambda act: act(), acts))
@@ -149,7 +149,11 @@ def test_of_many_who_approve_or_reject_at_once_one_decides(
 
 def progress(coordinators: list[Coordinator], machine: V1Machine, request: str, claim: str, step: str) -> Any:
     coordinator = coordinators[int(claim, 16) % COORDINATORS]
-    message = {"machine": {"uuid": machine.uuid, "secret": machine.secret}, "request": request, "claim": claim}
+    message: dict[str, Any] = {
+        "machine": {"uuid": machine.uuid, "secret": machine.secret},
+        "request": request,
+        "claim": claim,
+    }
     url = f"http://127.0.0.1:{coordinator.port}/v2/agent_restore_progress"
     answer = requests.post(url, json={**message, "step": step}, timeout=30)
     assert answer.status_code == 200, answer.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
@@ -27,7 +28,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(params=[0, 3], ids=["no low-water mark", "low-water mark"])
 def machine(tmp_path: Path, volume: Path, request: pytest.FixtureRequest) -> Iterator[BackedUpMachine]:
-    keys = {"volumes": {"data": {"path": str(volume)}}, "low_water_free_pct": request.param}
+    keys: dict[str, Any] = {"volumes": {"data": {"path": str(volume)}}, "low_water_free_pct": request.param}
     with backed_up_machine(tmp_path, volume=volume, **keys) as machine:
         for number in range(FILES):
             directory = machine.source_dir / f"{number // 5}"
@@ -98,7 +99,11 @@ def test_runs_go_on_to_fail_while_the_source_is_too_large_and_leave_room_for_oth
 
 
 def test_without_history_too_the_next_run_is_a_good_one(tmp_path: Path, volume: Path) -> None:
-    keys = {"volumes": {"data": {"path": str(volume)}}, "low_water_free_pct": 3, "snapshot_mode": "none"}
+    keys: dict[str, Any] = {
+        "volumes": {"data": {"path": str(volume)}},
+        "low_water_free_pct": 3,
+        "snapshot_mode": "none",
+    }
     with backed_up_machine(tmp_path, volume=volume, **keys) as machine:
         (machine.source_dir / "sub").mkdir()
         (machine.source_dir / "sub/file").write_text("first")

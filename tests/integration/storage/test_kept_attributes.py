@@ -13,7 +13,7 @@ from tests.support import rsync_programs
 from turku.core import command
 from turku.core.filesystem import extended_attributes
 from turku.core.filesystem.directory_tree import DirectoryTree as PlainTree
-from turku.core.filesystem.directory_tree import split
+from turku.core.filesystem.paths import split
 from turku.storage.catalog.scan import SnapshotReader
 
 NOBODY = 65534

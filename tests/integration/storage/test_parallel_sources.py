@@ -155,7 +155,7 @@ def test_reports_and_usage_add_up(daemon: Rsyncd, tmp_path: Path) -> None:
     limits.run_limits(storage, machine_dir)
     outcomes: list[BackupReport] = []
     threads = [
-        threading.Thread(target=lambda each=name: outcomes.append(back_up(job(machine_dir, daemon, each), storage)))  # type: ignore[misc]
+        threading.Thread(target=lambda each=name: outcomes.append(back_up(job(machine_dir, daemon, each), storage)))
         for name in ("a", "b", "c", "d")
     ]
     for thread in threads:

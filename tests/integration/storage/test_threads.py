@@ -30,7 +30,6 @@ from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync import change_log
 from turku.storage.rsync.change_log import ChangeLog
-from turku.storage.session import cancellation
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 from turku.storage.session.checkin import Heartbeat
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
@@ -121,7 +120,7 @@ def test_output_that_a_reader_ignores_is_read_all_the_same() -> None:
 
 def test_a_session_that_cannot_watch_its_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     read_end, write_end = os.pipe()
-    monkeypatch.setattr(cancellation.os, "read", fail)
+    monkeypatch.setattr(os, "read", fail)
     try:
         with SessionCancellation(read_end) as agent:
             os.write(write_end, b"x")

@@ -43,7 +43,7 @@ def cast(db: None) -> Cast:
     return introduced
 
 
-def send(call: str, body: bytes, **headers: str) -> tuple[int, str]:
+def send(call: str, body: bytes, **headers: Any) -> tuple[int, str]:
     """Status and sentence."""
     # Bad credentials are among the requests here. Their throttle has tests of its own.
     throttle.CREDENTIALS.forget()

@@ -206,7 +206,7 @@ def test_until_is_the_moment_from_which_no_rule_keeps_it_if_snapshots_come_as_ex
     upcoming = retention.Upcoming(now + period, period)
 
     def is_kept(name: str, moment: datetime) -> bool:
-        coming = []
+        coming: list[Snapshot] = []
         while upcoming.moment(len(coming)) <= moment:
             coming.append(Snapshot(f"t{len(coming)}", upcoming.moment(len(coming)), period=period))
         decisions = retention.decide([*stored, *coming], parsed, now=moment, zone=zone)

@@ -13,7 +13,12 @@ KEY = new_ssh_key()
 
 
 def order(storage: str, **changes: Any) -> SourceOrder:
-    address = {"ssh_ping_host": "h", "ssh_ping_host_keys": [KEY], "ssh_ping_port": 22, "ssh_ping_user": "u"}
+    address: dict[str, Any] = {
+        "ssh_ping_host": "h",
+        "ssh_ping_host_keys": [KEY],
+        "ssh_ping_port": 22,
+        "ssh_ping_user": "u",
+    }
     return SourceOrder(path="/x", storage=StorageAddress(name=storage, **(address | changes)))
 
 

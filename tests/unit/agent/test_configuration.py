@@ -202,6 +202,7 @@ def test_a_go_no_go_program_is_split_as_a_shell_would(write: Write) -> None:
     assert load(write(gonogo_program="may-i 'back up' now; rm x")).backup.gonogo_program == (
         *("may-i", "back up", "now;", "rm", "x"),
     )
+    bad: object
     for bad in ("", "''", [], "a 'b"):
         with pytest.raises(InvalidValue):
             program_words(bad)

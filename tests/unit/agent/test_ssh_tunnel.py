@@ -23,7 +23,7 @@ KEY = new_ssh_key()
 
 
 def storage(**changes: Any) -> StorageAddress:
-    usual = {
+    usual: dict[str, Any] = {
         "name": "primary",
         "ssh_ping_host": "storage.example.com",
         "ssh_ping_host_keys": [KEY],

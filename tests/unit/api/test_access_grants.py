@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.support.api_cast import Cast
@@ -26,7 +27,7 @@ def bella(cast: Cast) -> V1Machine:
     return machine
 
 
-def running(cast: Cast, target: V1Machine, **wish: object) -> RestoreRequest:
+def running(cast: Cast, target: V1Machine, **wish: Any) -> RestoreRequest:
     """A request that a run of the target holds."""
     request = ask_for(cast.alice, target=row_of(target), **wish)
     transitions.approve(request, actor=ANN, now=SYSTEM_CLOCK.now())

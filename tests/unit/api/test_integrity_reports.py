@@ -19,7 +19,7 @@ from turku.api.backups.models import Source
 from turku.api.integrity import report
 from turku.api.integrity.models import Damage, Drill, IntegrityState
 from turku.api.status import fleet_health, source_marks
-from turku.api.status.fleet_marks import Mark
+from turku.api.status.marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 
 DAMAGE = {

@@ -24,7 +24,7 @@ from turku.api.fleet import search
 from turku.api.fleet.models import Machine, Storage
 from turku.api.fleet.search import matching_machines
 from turku.api.status import fleet_marks, source_marks
-from turku.api.status.fleet_marks import Mark, has_mark
+from turku.api.status.marks import Mark, has_mark
 from turku.core.clock import SYSTEM_CLOCK
 
 

@@ -11,7 +11,7 @@ from tests.support.v1_client import Refused
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import BackupRun, Source
 from turku.api.status import fleet_health, source_marks
-from turku.api.status.fleet_marks import Mark
+from turku.api.status.marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 
 FINDINGS = ["60% of the files were rewritten (600 of 1000)"]

@@ -78,7 +78,7 @@ def test_the_other_calls_cost_the_same_for_one_and_for_twenty_sources(cast: Cast
             machine.update_config({name: {"path": "/x", **options} for name in names})
 
         declare()
-        acts: dict[str, Callable[[], object]] = {
+        acts: dict[str, Callable[..., object]] = {
             "restorable": machine.restorable,
             "storage due": lambda machine=machine: cast.bob.due(machine.uuid),
             "report": lambda machine=machine, names=names: cast.bob.succeeded(machine.uuid, *names),

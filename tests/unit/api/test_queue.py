@@ -16,7 +16,7 @@ from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
 from turku.api.queue import capacity, leases, waiting_machines
-from turku.api.queue.models import Slot, StorageSlots, WaitingMachine
+from turku.api.queue.models import LONGEST_LEASE, Slot, StorageSlots, WaitingMachine
 from turku.core.clock import SYSTEM_CLOCK
 from turku.policy.queue import DEFAULT_SLOTS, Lane
 
@@ -112,7 +112,7 @@ def test_a_storage_without_heartbeats_has_a_long_lease_that_its_report_ends(cast
     ask(web, NOON)
     come(web, bob, NOON, sends_heartbeats=False)
     assert holders(NOON + 11 * HOUR) == ["web"]
-    assert holders(NOON + leases.LONGEST_LEASE) == []
+    assert holders(NOON + LONGEST_LEASE) == []
     web.sources.update(date_next_backup=NOON + timedelta(days=1))
     leases.free_finished_lanes(web, bob, now=NOON + HOUR)
     assert holders(NOON + HOUR) == []
@@ -458,4 +458,4 @@ def sends(cast: Cast, values: Sequence[Any]) -> list[timedelta]:
 
 
 def test_a_storage_says_whether_it_sends_heartbeats(cast: Cast) -> None:
-    assert sends(cast, [{}, {"sends_heartbeats": True}]) == [leases.LONGEST_LEASE, leases.HEARTBEAT_LEASE]
+    assert sends(cast, [{}, {"sends_heartbeats": True}]) == [LONGEST_LEASE, leases.HEARTBEAT_LEASE]

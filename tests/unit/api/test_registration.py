@@ -207,4 +207,4 @@ def test_check_ins_are_written_once_a_minute(cast: Cast) -> None:
     earlier = first - CHECK_IN_RESOLUTION
     Machine.objects.update(date_checked_in=earlier)
     cast.alice.due()
-    assert Machine.objects.get().date_checked_in > first
+    assert (Machine.objects.get().date_checked_in or earlier) > first

@@ -13,7 +13,7 @@ from tests.support.v1_client import Refused
 
 from turku.api.backups.models import FALLING_BACK_RUNS, BackupRun, Source, StrategyChoices
 from turku.api.status import fleet_health, source_marks
-from turku.api.status.fleet_marks import Mark
+from turku.api.status.marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.messages import STRATEGIES, STRATEGY_REASON_LIMIT
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_warnings_of_one_sort_are_bounded_and_their_number_is_said(
 
 
 @pytest.mark.parametrize("options", [{"debug": True}, {"is_bounded": False}])
-def test_debugging_and_programs_that_run_for_ever_have_all_of_them(tmp_path: Path, options: dict[str, bool]) -> None:
+def test_debugging_and_programs_that_run_for_ever_have_all_of_them(tmp_path: Path, options: dict[str, Any]) -> None:
     path = tmp_path / "turku.log"
     log.set_up("turku-test", destination=str(path), terminal=False, **options)
     for number in range(1000):

@@ -70,7 +70,7 @@ def test_streams_escape_it_whoever_prints(name: str) -> None:
     print(f"a{STEERING[name]}b\tc\nd", file=guarded)
     guarded.writelines([STEERING[name], "\n"])
     guarded.flush()
-    written = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    written = stream.buffer.getvalue().decode()
     assert written.count("\n") == 3
     assert written.replace("\n", "").replace("\t", "").isprintable()
 
@@ -82,7 +82,7 @@ def test_streams_print_in_every_encoding(encoding: str, monkeypatch: pytest.Monk
     print("tél 日本 😀")
     print(json_text(["tél 日本 😀"]))
     stream.flush()
-    _text, told = stream.buffer.getvalue().decode(encoding).splitlines()  # type: ignore[attr-defined]
+    _text, told = stream.buffer.getvalue().decode(encoding).splitlines()
     assert json.loads(told) == ["tél 日本 😀"]
 
 
@@ -135,5 +135,5 @@ def test_every_program_has_its_streams_guarded(name: str, monkeypatch: pytest.Mo
     with pytest.raises(SystemExit):
         entry.run(lambda _arguments: print("\x1b[2J\x9b31m\u202e", file=getattr(sys, name)) or 0)
     stream.flush()
-    assert "\x1b" not in stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert "\x1b" not in stream.buffer.getvalue().decode()
     assert output.unguarded(getattr(sys, name)) is stream

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from bench import fidelity
+from tests.support.fidelity_table import MODES, WAYS
 
 FOUND = json.loads(fidelity.FIGURES.read_text())
 LOST = {"state": "lost", "having": 1, "differing": 1, "found": ["'a': is gone"]}
@@ -20,7 +21,7 @@ def test_the_page_has_the_tables_that_its_figures_make() -> None:
 def test_all_was_tried() -> None:
     ways = {name: set(found) for name, found in FOUND["cases"].items()}
     assert ways == {
-        **{fidelity.case_name(mode, title): set(fidelity.WAYS) for mode in fidelity.MODES for title in fidelity.ROOT},
+        **{fidelity.case_name(mode, title): set(WAYS) for mode in MODES for title in fidelity.ROOT},
         **{name: {"whole"} for name in fidelity.PEERS},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -77,12 +78,13 @@ def test_sources_spread_and_each_keeps_its_moment() -> None:
     identities = [f"source {number}" for number in range(400)]
     for text, values in (("daily", 24), ("weekly", 7), ("monthly", 28), ("hourly", 60)):
         found = {identity: dues(text, WEDNESDAY, 2, identity=identity) for identity in identities}
-        read = {
+        readers: dict[str, Callable[[datetime], int]] = {
             "daily": lambda due: due.hour,
             "weekly": lambda due: due.weekday(),
             "monthly": lambda due: due.day,
             "hourly": lambda due: due.minute,
-        }[text]
+        }
+        read = readers[text]
         assert len({read(first) for first, _second in found.values()}) == values
         assert all(read(first) == read(second) for first, second in found.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 
 import pytest
@@ -46,14 +47,15 @@ def test_auto_is_settled_by_the_file_system(
 
 
 def test_the_coordinator_s_weakest_mode_keeps_no_more_than_any_storage_does() -> None:
-    for requested, default, is_large, is_btrfs, can_clone in product(("", *NAMES), NAMES, *[(True, False)] * 3):
+    modes = product(("", *NAMES), NAMES)
+    for (requested, default), (is_large, is_btrfs, can_clone) in product(modes, product((True, False), repeat=3)):
         result = snapshot_mode.selected(requested, default, has_large_files=is_large)
         if result == AUTO:
             result = snapshot_mode.settled(
                 has_large_files=is_large,
                 allowed=(),
-                is_btrfs=lambda is_btrfs=is_btrfs: is_btrfs,
-                can_clone=lambda can_clone=can_clone: can_clone,
+                is_btrfs=partial(bool, is_btrfs),
+                can_clone=partial(bool, can_clone),
             )
         weakest = snapshot_mode.weakest(requested, has_large_files=is_large)
         assert weakest in (result, NONE, AUTO, "")

@@ -35,7 +35,7 @@ def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "proxy.example.com:3128")
     opened, target, _ = connection("https://turku.example.com/v1")
     assert (opened.host, target) == ("proxy.example.com", "/v1/health")
-    assert opened._tunnel_host == "turku.example.com"
+    assert opened._tunnel_host == "turku.example.com"  # type: ignore[attr-defined]  # it has no public name
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "http://exempt.example.com/v1"])

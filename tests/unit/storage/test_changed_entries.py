@@ -92,7 +92,7 @@ def test_entries_that_may_not_be_all_are_none() -> None:
 def test_files_with_holes_come_beside_changed_entries() -> None:
     told = reader()
     told.feed(holes_line(paths=["disk", "sub/disk"]) + line() + holes_line("home", paths=[]))
-    assert told.with_holes("etc", 0) == {b"disk", b"sub/disk"}
+    assert told.with_holes("etc", 0) == frozenset({b"disk", b"sub/disk"})
     assert told.with_holes("home", 0) == frozenset()
     assert told.of_source("etc", 0) == ChangedEntries(7, (b"a",))
     told = reader()

@@ -90,8 +90,8 @@ def test_attributes_are_asked_for_where_they_can_be_kept() -> None:
     system = FileSystemSupport(acls=True, attributes=True, privileged_attributes=("trusted.*",))
     every = command_line(system=system)
     assert {"--acls", "--xattrs"} <= set(every)
-    for left_out, option in (("acls", "--acls"), ("attributes", "--xattrs")):
-        assert option not in command_line(selection=TransferOptions(**{left_out: False}), system=system)
+    for selection, option in ((TransferOptions(acls=False), "--acls"), (TransferOptions(attributes=False), "--xattrs")):
+        assert option not in command_line(selection=selection, system=system)
     plan = command_line(system=system, extent=TransferScope(is_dry_run=True, compares_attributes=False))
     assert not {"--acls", "--xattrs"} & set(plan)
     assert not {"--acls", "--xattrs"} & set(command_line(system=FileSystemSupport()))

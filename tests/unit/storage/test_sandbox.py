@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.backed_up_machine import storage_configuration
@@ -20,9 +21,7 @@ MACHINE = Path("/srv/turku/9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
 STAGING, BASE = MACHINE / "etc.snapshots" / ".staging", MACHINE / "etc.snapshots" / "etc_20260131-120000_0a1b"
 
 
-def wrapped(
-    capabilities: tuple[str, ...] | None = capabilities.OWNER_CAPABILITIES, **keywords: list[Path]
-) -> list[str]:
+def wrapped(capabilities: tuple[str, ...] | None = capabilities.OWNER_CAPABILITIES, **keywords: Any) -> list[str]:
     return bubblewrap.wrap(
         ["rsync", "--archive"],
         writable={"/tree": STAGING},

@@ -17,7 +17,7 @@ from turku.storage.session import checkin
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
 
-def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **made: str) -> dict[str, Any]:
+def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **made: Any) -> dict[str, Any]:
     """Return the report of a backup of that strategy."""
     outcome = BackupReport(success=True, snapshot=None, summary="", time_begin=1, time_end=2, **made)
     monkeypatch.setattr(checkin, "back_up", lambda *_arguments, **_keywords: outcome)

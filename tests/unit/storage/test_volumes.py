@@ -132,8 +132,8 @@ def test_volumes_that_are_full_enough_or_closed_are_not_drawn(tmp_path: Path, sp
     spaces["closed"] = VolumeSpace(1, 100 * _GIB, 99 * _GIB, 1)
     spaces["full"] = VolumeSpace(2, 100 * _GIB, 20 * _GIB, 80)
     spaces["open"] = VolumeSpace(3, 100 * _GIB, 21 * _GIB, 79.9)
-    options = {"closed": {"accept_new": False}, "full": {"accept_new_high_water_pct": 80}}
-    options["open"] = {"accept_new_high_water_pct": 80}
+    options: dict[str, Any] = {"closed": {"accept_new": False}}
+    options |= {name: {"accept_new_high_water_pct": 80} for name in ("full", "open")}
     configured = storage(tmp_path, "closed", "full", "open", "gone", **options)
     assert {volumes.choose_volume(configured).name for _ in range(50)} == {"open"}
 
@@ -159,7 +159,7 @@ def test_inodes_are_counted_where_the_file_system_counts_them(tmp_path: Path) ->
 
 def test_the_error_says_for_each_volume_why_it_does_not_fit(tmp_path: Path, spaces: dict[str, VolumeSpace]) -> None:
     spaces["full"] = VolumeSpace(2, 100 * _GIB, 10 * _GIB, 90)
-    options = {"closed": {"accept_new": False}, "full": {"accept_new_high_water_pct": 85}}
+    options: dict[str, Any] = {"closed": {"accept_new": False}, "full": {"accept_new_high_water_pct": 85}}
     configured = storage(tmp_path, "closed", "full", "gone", **options)
     with pytest.raises(NoVolume) as caught:
         volumes.machine_directory(configured, UUID)

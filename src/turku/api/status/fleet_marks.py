@@ -1,6 +1,7 @@
 """The health marks of storages and machines, for the admin site, `turku_health` and filters."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce
@@ -15,6 +16,7 @@ from turku.api.status.marks import (
     Conditions,
     HealthLimits,
     Mark,
+    Marked,
     has_mark,
     mark_of,
     muted,
@@ -22,6 +24,9 @@ from turku.api.status.marks import (
     worst_first,
 )
 from turku.policy.timing.clock_agreement import COORDINATORS_TOLERANCE
+
+if TYPE_CHECKING:
+    from django_stubs_ext import WithAnnotations
 
 NAMED = 10
 """The number of silent machines that a sentence names. The others are counted."""
@@ -41,7 +46,7 @@ def _seen_in_future(*, now: datetime) -> Q:
     return Q(last_seen__gt=now + COORDINATORS_TOLERANCE)
 
 
-def storages(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Storage]:
+def storages(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> "QuerySet[WithAnnotations[Storage, Marked]]":
     """Return all storages, each annotated with its ``mark``."""
     return Storage.objects.annotate(last_seen=_LAST_SEEN).annotate(
         mark=mark_of(storage_conditions(now=now, limits=limits))
@@ -103,7 +108,7 @@ def _of_sources(conditions: Conditions, *, is_for_all: bool) -> Conditions:
     }
 
 
-def machines(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Machine]:
+def machines(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> "QuerySet[WithAnnotations[Machine, Marked]]":
     """Return all machines, each annotated with its ``mark``."""
     return Machine.objects.annotate(last_seen=_LAST_SEEN).annotate(
         mark=mark_of(machine_conditions(now=now, limits=limits, is_for_all=False))

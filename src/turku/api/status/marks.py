@@ -3,6 +3,7 @@
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypedDict
 
 from django.db import models
 from django.db.models import Case, Q, Value, When
@@ -63,6 +64,12 @@ def muted(path: str, *, now: datetime) -> Q:
     A date beyond the longest mute, from a clock that was ahead, does not count.
     """
     return Q(**{f"{path}date_muted_until__gt": now, f"{path}date_muted_until__lte": now + LONGEST_MUTE})
+
+
+class Marked(TypedDict):
+    """The annotation of a row with its health mark, for ``WithAnnotations``."""
+
+    mark: str
 
 
 Conditions = Mapping[Mark, Q]

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
@@ -11,6 +11,9 @@ from turku.api.backups.models import Source
 from turku.api.backups.next_backup import next_due
 from turku.api.status import source_marks
 from turku.api.status.marks import Mark, has_mark, mark_of
+
+if TYPE_CHECKING:
+    from turku.api.status.source_marks import MarkedSource
 
 WORST_LIMIT = 2000
 """The number of sources that are read to find the worst ones of a page of machines."""
@@ -96,7 +99,7 @@ def source_next_step(source: Source, mark: Mark) -> str:
     return steps.get(mark, "")
 
 
-def machine_reason(machine: Any, worst: Source | None, *, now: datetime) -> str:
+def machine_reason(machine: Any, worst: "MarkedSource | None", *, now: datetime) -> str:
     """Return the reason for the mark of a row of ``fleet_marks.machines``.
 
     ``worst`` is its source with the worst mark, or None.
@@ -108,13 +111,13 @@ def machine_reason(machine: Any, worst: Source | None, *, now: datetime) -> str:
         return f"not heard of since {_day(machine.last_seen)}"
     if mark is Mark.STORAGE_SILENT:
         return f"its storage {machine.storage} is silent"
-    if worst is None or Mark(worst.mark) is not mark:  # type: ignore[attr-defined]  # annotated
+    if worst is None or Mark(worst.mark) is not mark:
         return ""
     said = source_reason(worst, mark, now=now)
     return f"{worst.name}: {said}" if said else worst.name
 
 
-def machine_next_step(machine: Any, worst: Source | None) -> str:
+def machine_next_step(machine: Any, worst: "MarkedSource | None") -> str:
     """Return the next step for the mark of a row of ``fleet_marks.machines``, or an empty text."""
     mark = Mark(machine.mark)
     if mark is Mark.SILENT:
@@ -126,12 +129,12 @@ def machine_next_step(machine: Any, worst: Source | None) -> str:
         return "Enable a storage that has space, or choose one here."
     if mark is Mark.STORAGE_SILENT:
         return f"Look on the storage {machine.storage}: systemctl status turku-storage-update-config.timer."
-    if worst is None or Mark(worst.mark) is not mark:  # type: ignore[attr-defined]  # annotated
+    if worst is None or Mark(worst.mark) is not mark:
         return ""
     return source_next_step(worst, mark)
 
 
-def worst_sources(machines: Collection[Any], *, now: datetime) -> dict[Any, Source]:
+def worst_sources(machines: Collection[Any], *, now: datetime) -> "dict[Any, MarkedSource]":
     """Return the source with the worst mark for each of these machines (primary keys), with one query.
 
     Machines without a marked source are absent. Each source is annotated with its ``mark``.
@@ -140,14 +143,10 @@ def worst_sources(machines: Collection[Any], *, now: datetime) -> dict[Any, Sour
     wanted = [mark for mark in conditions if mark is not Mark.OFF]
     rows = Source.objects.filter(has_mark(conditions, wanted), machine__in=list(machines))
     rows = rows.annotate(mark=mark_of(conditions)).select_related("machine__storage")
-    worst: dict[Any, Source] = {}
+    worst: dict[Any, MarkedSource] = {}
     order = list(Mark)
     for row in rows.order_by("machine", "name")[:WORST_LIMIT]:
         known = worst.get(row.machine_id)
-        if known is None or order.index(_mark(row)) < order.index(_mark(known)):
+        if known is None or order.index(Mark(row.mark)) < order.index(Mark(known.mark)):
             worst[row.machine_id] = row
     return worst
-
-
-def _mark(row: Any) -> Mark:
-    return Mark(row.mark)

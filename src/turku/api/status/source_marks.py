@@ -1,6 +1,7 @@
 """The health marks of sources."""
 
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from django.db.models import Q, QuerySet
 
@@ -8,7 +9,22 @@ from turku.api.backups.models import FALLING_BACK, INCOMPLETE, WITHDRAWN, Source
 from turku.api.backups.next_backup import later_than_schedule
 from turku.api.fleet import policies
 from turku.api.integrity.models import OPEN, Damage
-from turku.api.status.marks import DEFAULT_LIMITS, Conditions, HealthLimits, Mark, mark_of, muted, off, worst_first
+from turku.api.status.marks import (
+    DEFAULT_LIMITS,
+    Conditions,
+    HealthLimits,
+    Mark,
+    Marked,
+    mark_of,
+    muted,
+    off,
+    worst_first,
+)
+
+if TYPE_CHECKING:
+    from django_stubs_ext import WithAnnotations
+
+    MarkedSource = WithAnnotations[Source, Marked]
 
 _STILL_WITHDRAWN = WITHDRAWN & Q(active=True)
 _OFF_ABOVE = off("machine__") | Q(machine__storage=None) | off("machine__storage__")
@@ -55,6 +71,6 @@ def _overdue(*, now: datetime, limits: HealthLimits) -> Q:
     return late | later_than_schedule(now=now)
 
 
-def sources(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Source]:
+def sources(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> "QuerySet[MarkedSource]":
     """Return all sources, each annotated with its ``mark``."""
     return Source.objects.annotate(mark=mark_of(conditions(now=now, limits=limits)))
