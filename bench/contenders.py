@@ -1,7 +1,7 @@
 """Turku and what people would pick instead, each able to do the same: back up a tree, and give it back.
 
 The peers write to a local repository, with nothing in between, or through ssh (``Server``). Turku goes all its way:
-check-in at a coordinator, ssh to a real sshd, rsync through the tunnel, snapshot, retention, report. The peers run as
+checkin at a coordinator, ssh to a real sshd, rsync through the tunnel, snapshot, retention, report. The peers run as
 their manuals begin: restic and borg encrypt, compress and find repeated content, and rsnapshot is rsync with hard
 links.
 """

@@ -1,4 +1,4 @@
-"""Check-ins a second of a coordinator with 100,000 machines and 300,000 sources, beside a build with the slow hash and
+"""Checkins a second of a coordinator with 100,000 machines and 300,000 sources, beside a build with the slow hash and
 the existing system's queries, and how long the lists of the admin site take.
 
 Run by hand from the checkout: `.venv/bin/python -m bench.coordinator` (as root or not, with `--quick` for a small fleet
@@ -28,8 +28,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import check_in_load, document, filled_database, processor_time
-from bench.check_in_load import Figure
+from bench import checkin_load, document, filled_database, processor_time
+from bench.checkin_load import Figure
 from bench.slow_coordinator import COMMON_SECRET
 from tests.support.postgresql import PostgresqlServer, binaries
 
@@ -176,7 +176,7 @@ def measure(
         return (*own, processor_time.of_everybody())
 
     before = taken()
-    figure = check_in_load.measure(
+    figure = checkin_load.measure(
         f"{address}/v1", callers, seconds=seconds, connections=connections, keep_alive=keep_alive, seed=seed
     )
     coordinator, server, load, everybody = (after - was for after, was in zip(taken(), before, strict=True))
@@ -199,12 +199,12 @@ def measure_calls(site: Site, *, seconds: int, connections: int, rounds: int) ->
         load = {"seconds": seconds, "connections": connections, "seed": number + 1}
         with served(*ours(site)) as (address, server):
             # Warm, and not counted: after it every connection to the database is open.
-            check_in_load.measure(f"{address}/v1", site.callers, **{**load, "seconds": 2}, keep_alive=True)
+            checkin_load.measure(f"{address}/v1", site.callers, **{**load, "seconds": 2}, keep_alive=True)
             for name in ("new connections", "keep-alive"):
                 keep_alive = name == "keep-alive"
                 note(name, measure(site, server.pid, address, site.callers, **load, keep_alive=keep_alive))
         with served(*slow(site)) as (address, server):
-            check_in_load.measure(f"{address}/v1", site.slow_callers, **{**load, "seconds": 2}, keep_alive=False)
+            checkin_load.measure(f"{address}/v1", site.slow_callers, **{**load, "seconds": 2}, keep_alive=False)
             # A call takes seconds.
             load["seconds"] = max(seconds, 15)
             note("slow", measure(site, server.pid, address, site.slow_callers, **load, keep_alive=False))
@@ -304,7 +304,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.machines, arguments.seconds, arguments.rounds = 1000, 3, 1
-    check_in_load.require()
+    checkin_load.require()
     print(describe_machine(), flush=True)
     options = {"seconds": arguments.seconds, "connections": arguments.connections, "rounds": arguments.rounds}
     rows: list[dict[str, Any]] = []

@@ -42,7 +42,7 @@ ALL = (
     Benchmark("background_removal", needs_root=True),
     Benchmark("catalog", ("--whole",), ("--rows", "20000", "--files", "2000")),
     Benchmark("restore", (), ("--files", "500", "--rounds", "2")),
-    Benchmark("check_in_and_unchanged", (), ("--rounds", "3")),
+    Benchmark("checkin_and_unchanged", (), ("--rounds", "3")),
     Benchmark("coordinator"),
     Benchmark("row_sizes", (), ("--machines", "1000")),
     Benchmark("fleet", ("--machines", "400", "--storages", "2", "--slots", "4", "--database", "sqlite")),

@@ -169,17 +169,17 @@ def sampled_costs(experiment: Experiment) -> dict[str, Sampled]:
     idle = [machine for machine in fleet.machines if machine.next_due > fleet.clock.seconds + HOUR]
     storages = list(fleet.storages.values())
 
-    def check_in(number: int) -> None:
+    def checkin(number: int) -> None:
         # A minute apart for each machine, so that each is noted as in life.
         fleet.clock.seconds += 120 / len(idle)
-        fleet.check_in(idle[number % len(idle)], "burst")
+        fleet.checkin(idle[number % len(idle)], "burst")
 
     def declare(number: int) -> None:
         machine_number = number * 7919 % len(fleet.machines)
         fleet.declare(fleet.machines[machine_number], machine_number)
 
     return {
-        "agent_ping_checkin": _burst(experiment, 2000, check_in),
+        "agent_ping_checkin": _burst(experiment, 2000, checkin),
         "update_config": _burst(experiment, 300, declare),
         "storage_update_config": _burst(
             experiment, 30, lambda number: fleet.tell_space(storages[number % len(storages)])
@@ -219,7 +219,7 @@ def week_figures(
     for start in starts:
         hourly[min(int((start.begin - begin) // HOUR), len(hourly) - 1)] += 1
     samples = [sample for sample in fleet.samples if begin <= sample[0] < end]
-    check_ins = [fleet.check_ins_per_minute[minute] / 60 for minute in range(int(begin // 60), int(end // 60))]
+    checkins = [fleet.checkins_per_minute[minute] / 60 for minute in range(int(begin // 60), int(end // 60))]
     calls = {name: after.calls[name] - before.calls.get(name, 0) for name in after.calls}
     sent = {name: after.sent[name] - before.sent.get(name, 0) for name in after.sent}
     here = {}
@@ -242,7 +242,7 @@ def week_figures(
         "machines": len(fleet.machines),
         "sources": sum(len(machine.sources) for machine in fleet.machines),
         "storages": len(fleet.storages),
-        "check_ins_per_second": {"mean": statistics.mean(check_ins), "peak_minute": max(check_ins)},
+        "checkins_per_second": {"mean": statistics.mean(checkins), "peak_minute": max(checkins)},
         "starts_per_hour": {"mean": statistics.mean(hourly), "peak": max(hourly), "series": hourly},
         "running": {"mean": statistics.mean(s[1] for s in samples), "peak": max(s[1] for s in samples)},
         "waiting": {"mean": statistics.mean(s[2] for s in samples), "peak": max(s[2] for s in samples)},
@@ -307,7 +307,7 @@ def print_figures(figures: dict[str, Any]) -> None:
         f"{week['days']:g} simulated days; {figures['seconds']:.0f} s for {figures['simulated_days']:g} days in all\n"
     )
     for label, key in (
-        ("check-ins a second", "check_ins_per_second"),
+        ("checkins a second", "checkins_per_second"),
         ("backups begun an hour", "starts_per_hour"),
         ("running", "running"),
         ("due and not running", "waiting"),
@@ -321,7 +321,7 @@ def print_figures(figures: dict[str, Any]) -> None:
             f"{latency['p99_seconds'] / 60:6.1f} min  worst {latency['worst_seconds'] / 60:7.1f} min  "
             f"({latency['count']:,})"
         )
-    print(f"ends: {week['ends']}; check-ins that got no slot: {week['turned_away']:,}")
+    print(f"ends: {week['ends']}; checkins that got no slot: {week['turned_away']:,}")
     print("\ncall                          per machine and day   processor ms each   seconds per simulated day")
     seconds = week["processor_seconds_per_day"]
     for name, count in week["calls_per_machine_day"].items():
@@ -368,10 +368,10 @@ def plots(experiment: Experiment, counts: dict[str, schedule_spread.Spread]) -> 
     for start in fleet.starts:
         hours[int(start.begin // HOUR)] = hours.get(int(start.begin // HOUR), 0) + 1
     by_hour = [(hour * HOUR, float(hours.get(hour, 0))) for hour in range(int(first // HOUR), int(last // HOUR))]
-    check_ins = [
+    checkins = [
         (
             quarter * 900.0,
-            sum(fleet.check_ins_per_minute[minute] for minute in range(quarter * 15, quarter * 15 + 15)) / 900,
+            sum(fleet.checkins_per_minute[minute] for minute in range(quarter * 15, quarter * 15 + 15)) / 900,
         )
         for quarter in range(int(first // 900), int(last // 900))
     ]
@@ -383,7 +383,7 @@ def plots(experiment: Experiment, counts: dict[str, schedule_spread.Spread]) -> 
         "fleet-load.svg",
         line_plots.drawn(
             [
-                panel("check-ins a second", Line("check-ins", check_ins)),
+                panel("checkins a second", Line("checkins", checkins)),
                 panel("backups begun an hour", Line("begun", by_hour, is_bars=True)),
                 panel("backups running", Line("running", [(s[0], s[1]) for s in samples])),
                 panel(

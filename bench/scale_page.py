@@ -33,8 +33,8 @@ ASSUMED = {
     "audit entries of a machine in a year, registration included": 12,
 }
 _CALLS = {
-    "agent_ping_checkin": "check-in, nothing due",
-    "agent_ping_checkin, due": "check-in, something due",
+    "agent_ping_checkin": "checkin, nothing due",
+    "agent_ping_checkin, due": "checkin, something due",
     "storage_ping_checkin": "a session begins",
     "storage_heartbeat": "heartbeat of a session",
     "storage_ping_source_update": "report of a backup",
@@ -79,7 +79,7 @@ class Page:
                 f"{max(week[key].get('peak', 0), week[key].get('peak_minute', 0)):,.1f}",
             ]
             for name, key in (
-                ("check-ins a second (peak: the busiest minute)", "check_ins_per_second"),
+                ("checkins a second (peak: the busiest minute)", "checkins_per_second"),
                 ("backups begun an hour", "starts_per_hour"),
                 ("backups running", "running"),
                 ("sources due and not running", "waiting"),
@@ -195,7 +195,7 @@ class Page:
     def million_load(self) -> str:
         week = self.week
         peak = week["starts_per_hour"]["peak"] / week["starts_per_hour"]["mean"]
-        steady = week["check_ins_per_second"]["peak_minute"] / week["check_ins_per_second"]["mean"]
+        steady = week["checkins_per_second"]["peak_minute"] / week["checkins_per_second"]["mean"]
         http = ASSUMED["ms of the HTTP server for each call"]
         rows, busiest, usual, all_calls = [], 0.0, 0.0, 0.0
         for call, words in _CALLS.items():

@@ -1,9 +1,9 @@
 """Machines, storages and backups as events on a simulated clock, against a coordinator that is the real one.
 
-Every message of agents and storages that decides anything is sent and its answer obeyed: registrations, check-ins with
-something due, the questions and reports of storages. Of the check-ins that have nothing due, of which a fleet sends
+Every message of agents and storages that decides anything is sent and its answer obeyed: registrations, checkins with
+something due, the questions and reports of storages. Of the checkins that have nothing due, of which a fleet sends
 hundreds for each backup, a share is sent (and its answer checked). The others are counted. The moment when a source is
-due is read from the coordinator's database, where the check-in reads it.
+due is read from the coordinator's database, where the checkin reads it.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ class SimulatedFleet:
         self.storages: dict[str, Storage] = {}
         self.is_coordinator_down = False
         self.calls: Counter[str] = Counter()
-        """The number of calls by name. Check-ins that have something due count beside the others."""
+        """The number of calls by name. Checkins that have something due count beside the others."""
         self.sent: Counter[str] = Counter()
-        self.check_ins_per_minute: defaultdict[int, int] = defaultdict(int)
+        self.checkins_per_minute: defaultdict[int, int] = defaultdict(int)
         self.turned_away: Counter[int] = Counter()
-        """Check-ins with something due that got no slot, by the hour."""
+        """Checkins with something due that got no slot, by the hour."""
         self.starts: list[Start] = []
         self.ends: Counter[str] = Counter()
         self.samples: list[tuple[float, int, int, int]] = []
@@ -267,7 +267,7 @@ class SimulatedFleet:
         # The timer starts no second agent while one is at work.
         if machine.session is not None or self.is_coordinator_down:
             return
-        self.check_ins_per_minute[int(now // 60)] += 1
+        self.checkins_per_minute[int(now // 60)] += 1
         storage = machine.storage
         assert storage is not None
         is_due = machine.next_due <= now
@@ -277,7 +277,7 @@ class SimulatedFleet:
         if is_known and self._chance.random() >= self._sent_share:
             return
         self.sent[name] += 1
-        orders = self.check_in(machine, name)
+        orders = self.checkin(machine, name)
         if not is_due:
             if orders:
                 raise AssertionError(f"nothing is due of {machine.uuid}, and the coordinator orders {list(orders)}")
@@ -291,7 +291,7 @@ class SimulatedFleet:
         else:
             self.turned_away[int(now // 3600)] += 1
 
-    def check_in(self, machine: Machine, cost: str) -> dict[str, Any]:
+    def checkin(self, machine: Machine, cost: str) -> dict[str, Any]:
         """The orders that the coordinator gives the machine now."""
         message = {"machine": {"uuid": machine.uuid, "secret": machine.secret}}
         answer = self.coordinator.call("agent_ping_checkin", message, cost=cost)

@@ -1,4 +1,4 @@
-"""The comparison for the check-in: the same call, as the existing system is understood to answer it.
+"""The comparison for the checkin: the same call, as the existing system is understood to answer it.
 
 A small Django application on the same models and database. Assumed of the existing system, from its description and the
 contract alone (sections 3 and 7), and no more than the figure depends on:

@@ -26,7 +26,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs/reference/configuration.md"
 EXAMPLES = REPOSITORY / "examples"
 _LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
+_POINTER = re.compile(r" See (?:below|\[[^]]*\]\([^)]*\))\.")
+"""A pointer to another part of the page, which the examples do not have."""
 _WIDTH = 100
+_ALL_IS_EXPLAINED = "docs/reference/configuration.md explains each one. Written by `make reference`."
 _CONTRACT_KEYS = (
     "api_url api_auth api_auth_name api_auth_secret machine_uuid machine_secret environment_name service_name "
     "unit_name published var_dir lock_dir rsyncd_command rsyncd_local_address rsyncd_user rsyncd_group ssh_command "
@@ -58,11 +61,11 @@ def page(text: str) -> str:
 
 def commented(configuration: type[msgspec.Struct]) -> str:
     """Return an example that has every key with its help and default, all but required ones commented out."""
-    lines = ["# Every key with its default. Written by `make reference`.", ""]
+    lines = [f"# Every key with its default. {_ALL_IS_EXPLAINED}", ""]
     for title, keys in _groups(configuration):
         lines += [f"# --- {title}", ""]
         for key in keys:
-            lines += [f"# {line}" for line in textwrap.wrap(_LINK.sub(r"\1", key.key.help), _WIDTH)]
+            lines += [f"# {line}" for line in _wrapped(key.key.help)]
             if key.key.example:
                 lines += [_yaml(key.name, key.key.example), ""]
             else:
@@ -73,9 +76,9 @@ def commented(configuration: type[msgspec.Struct]) -> str:
 
 def commented_sources() -> str:
     """Return an example of a source that has every option with its help and default."""
-    lines = ["# Every option of a source with its default. Written by `make reference`.", "etc:"]
+    lines = [f"# Every option of a source with its default. {_ALL_IS_EXPLAINED}", "etc:"]
     for name, option in source_options.OPTIONS.items():
-        lines += [f"  # {line}" for line in textwrap.wrap(_LINK.sub(r"\1", option.help), _WIDTH)]
+        lines += [f"  # {line}" for line in _wrapped(option.help)]
         if option.is_required:
             lines += [f"  {name}: /etc", ""]
         else:
@@ -84,6 +87,11 @@ def commented_sources() -> str:
                 "",
             ]
     return "\n".join(lines[:-1]) + "\n"
+
+
+def _wrapped(help_text: str) -> list[str]:
+    """Return the lines of a help text in an example, where links lead nowhere."""
+    return textwrap.wrap(_LINK.sub(r"\1", _POINTER.sub("", help_text)), _WIDTH)
 
 
 def generated() -> dict[Path, str]:
@@ -114,18 +122,22 @@ def _sections(configuration: type[msgspec.Struct]) -> str:
 def _keys(keys: Iterable[DeclaredKey]) -> str:
     return _table(
         ("key", "default", "since", "meaning"),
-        ((f"`{key.name}`", _default(key), _since(key.name in _CONTRACT_KEYS.split()), key.key.help) for key in keys),
+        (
+            (
+                f"`{key.name}`",
+                _default(key),
+                "v1" if key.name in _CONTRACT_KEYS.split() else key.key.since,
+                key.key.help,
+            )
+            for key in keys
+        ),
     )
 
 
 def _option_rows() -> Iterator[tuple[str, ...]]:
     for name, option in source_options.OPTIONS.items():
         default = option.default_text or f"`{json.dumps(option.default)}`"
-        yield f"`{name}`", option.type, default, _since(option.has_column), option.help
-
-
-def _since(is_contract: bool) -> str:  # noqa: FBT001  (the one thing that it shows)
-    return "v1" if is_contract else "2.0"
+        yield f"`{name}`", option.type, default, "v1" if option.has_column else option.since, option.help
 
 
 def _default(key: DeclaredKey) -> str:

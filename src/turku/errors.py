@@ -93,7 +93,7 @@ class ApiForbidden(ApiRefused):
 
 
 class ApiNotFound(ApiRefused):
-    """The coordinator does not have the call, as the existing system's, or not what the call names (404, 405)."""
+    """The coordinator does not have the call, as the existing system's, or not what the call names (404)."""
 
     status = 404
 

@@ -20,7 +20,7 @@ PROGRESS = "/v2/agent_restore_progress"
 
 @dataclass
 class Orders:
-    """A coordinator that has restores waiting at each check-in, and says "go on" to whatever it is told."""
+    """A coordinator that has restores waiting at each checkin, and says "go on" to whatever it is told."""
 
     api: V1Api
     directories: list[Any] = field(default_factory=list)

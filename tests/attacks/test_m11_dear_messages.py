@@ -107,13 +107,13 @@ def test_m11_a_flood_of_schedules_keeps_nobody_waiting(guarded: Coordinator) -> 
     waits: list[float] = []
     is_over = threading.Event()
 
-    def check_in() -> None:
+    def checkin() -> None:
         while not is_over.wait(0.1):
             begin = time.monotonic()
             alice.due()
             waits.append(time.monotonic() - begin)
 
-    other = threading.Thread(target=check_in)
+    other = threading.Thread(target=checkin)
     other.start()
     with cheap(guarded, 2 * SECONDS_OF_A_MESSAGE), ThreadPoolExecutor(8) as pool:
         statuses = list(pool.map(lambda _: send(mallory, thousand(frequency="cron H H H H H")), range(8)))

@@ -166,7 +166,7 @@ def proportional_mib(process: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def test_m11_one_check_in_goes_on_beside_a_restore_and_browsing(storage: OrderedStorage) -> None:
+def test_m11_one_checkin_goes_on_beside_a_restore_and_browsing(storage: OrderedStorage) -> None:
     gone(storage)
     with session(storage, "restore") as restore, recover(storage) as first, recover(storage) as second:
         restore.wait_for("Restore mode active")

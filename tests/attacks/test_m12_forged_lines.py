@@ -19,6 +19,7 @@ from typing import Literal
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
+from tests.support.landed_restore import TEMPORARY_NAME
 from tests.support.rsyncd import Rsyncd
 
 from turku.core.configuration.declaration import with_values
@@ -26,7 +27,6 @@ from turku.errors import BackupFailed
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
-    TEMPORARY_DIRECTORY,
     Deleted,
     FileRestoreRequest,
     Manifest,
@@ -140,7 +140,7 @@ Push = Callable[..., list[object]]
 def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
     target = tmp_path / "target"
     (target / "wanted").mkdir(parents=True)
-    (target / TEMPORARY_DIRECTORY).mkdir()
+    (target / TEMPORARY_NAME).mkdir()
     view = HistoryView(
         machine.storage, AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc")), clock=machine.clock
     )
@@ -165,7 +165,7 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
             os.utime(target / "wanted/kept", ns=(0, kept.stat().st_mtime_ns))
             (target / "wanted/superfluous").write_text("to be deleted")
             collected = CollectedAnswers()
-            request = FileRestoreRequest("etc", paths=list(paths), delete=True, knows_xxh128=True)
+            request = FileRestoreRequest("etc", TEMPORARY_NAME, paths=list(paths), delete=True, knows_xxh128=True)
             with (
                 Meddler(daemon, messages) as meddler,
                 plan.prepared(machine.storage, view, request) as (prepared, _answer),

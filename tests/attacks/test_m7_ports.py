@@ -23,8 +23,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrderedStorage
         yield running
 
 
-def check_in(storage: OrderedStorage, port: Any) -> tuple[int, str]:
-    """Return the end of a check-in that names this port and has no tunnel there."""
+def checkin(storage: OrderedStorage, port: Any) -> tuple[int, str]:
+    """Return the end of a checkin that names this port and has no tunnel there."""
     credentials = {"username": storage.daemon.username, "password": storage.daemon.password}
     request = {"verbose": True, "action": "checkin", "port": port, "sources": {"etc": credentials}}
     asked = len(storage.api.of_call("storage_ping_checkin"))
@@ -52,13 +52,13 @@ def service(address: str = "127.0.0.1") -> Iterator[socket.socket]:
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_m7_a_service_of_the_storage_gets_no_byte(storage: OrderedStorage, address: str) -> None:
     with service(address) as listener:
-        exit_code, output = check_in(storage, listener.getsockname()[1])
+        exit_code, output = checkin(storage, listener.getsockname()[1])
     assert exit_code == 68
     assert "not this session's tunnel" in output
 
 
 def test_m7_the_port_of_sshd_itself_is_refused(storage: OrderedStorage) -> None:
-    assert check_in(storage, storage.host.sshd.port)[0] == 68
+    assert checkin(storage, storage.host.sshd.port)[0] == 68
 
 
 def test_m7_another_machines_tunnel_is_refused(storage: OrderedStorage) -> None:
@@ -68,13 +68,13 @@ def test_m7_another_machines_tunnel_is_refused(storage: OrderedStorage) -> None:
     request = {"verbose": True, "action": "restore", "port": port}
     with storage.host.session(victims_key, "-R", forward, request=request) as victim:
         victim.wait_for("Restore mode active")
-        exit_code, output = check_in(storage, port)
+        exit_code, output = checkin(storage, port)
     assert exit_code == 68
     assert "not this session's tunnel" in output
 
 
 @pytest.mark.parametrize("port", [0, 1, 22, 1023, 65_536, -1, "22", None, True, 50_000.5, [50_000]])
 def test_m7_a_value_that_is_no_port_of_a_tunnel_is_malformed(storage: OrderedStorage, port: Any) -> None:
-    exit_code, output = check_in(storage, port)
+    exit_code, output = checkin(storage, port)
     assert exit_code == 76
     assert "`port`" in output

@@ -18,6 +18,7 @@ import pytest
 import requests
 from tests.attacks.test_m8_others_history import Scene
 from tests.support.fleet import Fleet
+from tests.support.landed_restore import TEMPORARY_NAME
 
 from turku.agent.config import loading as configuration
 from turku.agent.identity import machine_identity
@@ -50,7 +51,9 @@ class History(Scene):
 
     def list_only(self, request: str, **recover: Any) -> list[Any]:
         """The answers to a recovery that writes nothing."""
-        wanted = FileRestoreRequest("etc", list_only=True, of_machine=self.alice.uuid, request=request, **recover)
+        wanted = FileRestoreRequest(
+            "etc", TEMPORARY_NAME, list_only=True, of_machine=self.alice.uuid, request=request, **recover
+        )
         return self.answers(HistoryRequest("restore_files", restore_files=wanted))
 
     def answers(self, message: HistoryRequest) -> list[Any]:

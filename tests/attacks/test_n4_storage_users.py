@@ -68,7 +68,7 @@ def storage_secret(storage: OrderedStorage) -> str:
 
 
 @contextmanager
-def check_in(storage: OrderedStorage) -> Iterator[tuple[AgentSide, int]]:
+def checkin(storage: OrderedStorage) -> Iterator[tuple[AgentSide, int]]:
     """A session, its request sent, and the port of its tunnel."""
     port = free_port()
     credentials = {"username": storage.daemon.username, "password": storage.daemon.password}
@@ -82,7 +82,7 @@ def slow_backup(storage: OrderedStorage) -> Iterator[tuple[AgentSide, int]]:
     """A session whose rsync runs for some seconds, and runs now."""
     (storage.host.directory.parents[1] / "source" / "big").write_bytes(secrets.token_bytes(2 * 1024 * 1024))
     storage.host.write_configuration(rsync_command=["rsync", "--bwlimit=500"])
-    with check_in(storage) as (side, port):
+    with checkin(storage) as (side, port):
         side.wait_for("backup begins")
         deadline = time.monotonic() + 60
         while not any(storage.daemon.username.encode() in words for words in command_lines().values()):
@@ -103,7 +103,7 @@ def command_lines() -> dict[int, bytes]:
 
 
 def test_n4_state_and_backups_are_closed_to_others(storage: OrderedStorage) -> None:
-    with check_in(storage) as (side, _port):
+    with checkin(storage) as (side, _port):
         assert side.wait() == 0, side.output
     host = storage.host
     (host.var_dir / "new_secret.json").unlink(missing_ok=True)
@@ -191,7 +191,7 @@ def test_n4_a_planted_lock_is_not_followed_waited_for_or_believed(
         if descriptor is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if program == "session":
-            with check_in(storage) as (side, _port):
+            with checkin(storage) as (side, _port):
                 exit_code, said = side.wait(), side.output
         else:
             done = storage.host.run("turku-storage", program, check=False)
@@ -218,7 +218,7 @@ def test_n4_a_directory_planted_on_a_shared_volume_gets_no_backup(
         as_somebody("mkdir", "-m", "0777", storage.machine_dir)
     else:
         as_somebody("ln", "-s", trap, storage.machine_dir)
-    with check_in(storage) as (side, _port):
+    with checkin(storage) as (side, _port):
         assert side.wait() == 74
         assert ("belongs to another user" if kind == "directory" else "is not a directory") in side.output
     assert list(trap.iterdir()) == []

@@ -30,7 +30,7 @@ def prove(mallory: V1Storage, machine: str, *sources: str) -> Any:
 
 
 ACTS: dict[str, Callable[[V1Storage, str], Any]] = {
-    "check-in": lambda mallory, machine: mallory.due(machine),
+    "checkin": lambda mallory, machine: mallory.due(machine),
     "good report": lambda mallory, machine: mallory.succeeded(machine, "etc"),
     "bad report": lambda mallory, machine: mallory.failed(machine, "etc"),
     "report of an unknown source": lambda mallory, machine: mallory.failed(machine, "nothing"),

@@ -24,8 +24,9 @@ from turku.core import command
 from turku.core.filesystem.spool import BloomFilter
 from turku.protocol.restore_messages import Settable
 
-TEMPORARY = b".turku-restore"
-PARTIAL = b".turku-restore-partial"
+TEMPORARY_NAME = ".turku-restore-" + 32 * "0"
+TEMPORARY = TEMPORARY_NAME.encode()
+PARTIAL = TEMPORARY + b"-partial"
 
 
 class LandedRestore:

@@ -2,7 +2,7 @@
 
 with ordered_storage(directory, {"etc": path}) as storage:
     storage.admit()                          the machine's key goes into authorized_keys
-    output = storage.session({"etc": {...}}) the output of a check-in for which these sources are due
+    output = storage.session({"etc": {...}}) the output of a checkin for which these sources are due
     storage.host, storage.api, storage.uuid, storage.key, storage.machine_dir, storage.reports
 """
 
@@ -74,7 +74,7 @@ class OrderedStorage:
         self.host.update_config()
 
     def session(self, orders: Mapping[str, Any], *, offered: Any = None, **machine: Any) -> str:
-        """Return the output of a check-in that offers all that is due (or ``offered``)."""
+        """Return the output of a checkin that offers all that is due (or ``offered``)."""
         self.api.answers["storage_ping_checkin"] = {
             "machine": {"uuid": self.uuid, "scheduled_sources": orders, **machine}
         }

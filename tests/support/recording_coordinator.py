@@ -1,7 +1,7 @@
 """A checkin whose coordinator says that sources are due, and keeps what is reported of them.
 
 coordinator = RecordingCoordinator(etc=order())
-coordinator.check_in(storage, UUID, request)
+coordinator.checkin(storage, UUID, request)
 coordinator.reports["etc"]                          the report as it goes over the wire
 """
 
@@ -51,7 +51,7 @@ class RecordingCoordinator(Coordinator):
         self.reports |= asked["machine"]["sources"]
         return Empty()
 
-    def check_in(self, storage: StorageConfig, uuid: str, request: SessionRequest) -> None:
+    def checkin(self, storage: StorageConfig, uuid: str, request: SessionRequest) -> None:
         """Run the checkin of an agent that stays."""
         with pytest.MonkeyPatch.context() as patch, SessionCancellation(None) as agent:
             patch.setattr(checkin, "Coordinator", lambda _configuration: self)

@@ -2,7 +2,7 @@
 
 request = ask_for(alice_row, "etc")                         a request that waits for approval
 agent = Pickup(cast.alice)                                  the machine
-agent.offered()                                             the requests that a check-in offers
+agent.offered()                                             the requests that a checkin offers
 agent.tell(request, "picked_up")                            {"go_on": True}
 """
 
@@ -62,7 +62,7 @@ class Pickup:
     claim: str = field(default_factory=lambda: uuid4().hex)
 
     def offered(self) -> list[Any]:
-        """The restores in the answer to a check-in."""
+        """The restores in the answer to a checkin."""
         credentials = {"machine": {"uuid": self.machine.uuid, "secret": self.machine.secret}}
         answer = ask(self.machine.post, "agent_ping_checkin", credentials)["machine"]
         return list(answer.get("restores", []))

@@ -1,4 +1,4 @@
-"""A machine's rsync daemon on a free loopback port (contract, section 4.2), ended with the block.
+"""A machine's rsync daemon on a free loopback port (contract, "A backup session", step 2), ended with the block.
 
     with Rsyncd(directory, {"etc": path}) as daemon:
         daemon.port, daemon.username, daemon.password

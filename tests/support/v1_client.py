@@ -1,4 +1,4 @@
-"""The client side of the wire protocol, written from the contract (section 3) alone and sharing no code with Turku.
+"""The client side of the wire protocol, written from the contract alone and sharing no code with Turku.
 
 ``post`` is how a message travels: call name and message in, status and decoded answer out. Answers are indexed by key
 without looking first, as existing agents and storages do, so that a missing key fails here.

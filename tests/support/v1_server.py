@@ -1,4 +1,4 @@
-"""The server side of an existing fleet, written from the contract (sections 3 and 4) alone and sharing no code with Turku.
+"""The server side of an existing fleet, written from the contract alone and sharing no code with Turku.
 
     with V1Api() as api:
         api.url                                     'http://127.0.0.1:PORT/v1'

@@ -1,4 +1,4 @@
-"""The numbered steps of a backup (contract, section 4), seen by programs that stand before rsync and ssh."""
+"""The numbered steps of a backup (contract, "A backup session"), seen by programs that stand before rsync and ssh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions with storages: rsyncd, tunnel, request, and the wait for the end (contract, section 4)."""
+"""Sessions with storages: rsyncd, tunnel, request, and the wait for the end (contract, "A backup session")."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Legacy mode (``turku-agent-ping --restore``): one storage may write to one module (contract, step 4.6).
+"""Legacy mode (``turku-agent-ping --restore``): one storage may write to one module (contract, "A restore session").
 
 The session stays open until the operator ends it.
 """
@@ -45,7 +45,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
     """Offer ``restore_path`` to the storage for writing until the operator or the storage ends the session.
 
     Raises UsageError where the storage is ambiguous, LockHeld while another restore runs, RestoreFailed where the
-    storage could write to devices, CommandFailed when no session came about.
+    storage could write to devices, CommandFailed if no session could be opened.
     """
     # A lock of its own, so that a restore does not wait for a long backup.
     with lock.exclusive(var_dir.lock_directory(agent.state), LOCK_NAME):

@@ -1,4 +1,4 @@
-"""Registration: the coordinator learns this machine's identity and sources (contract, section 3, ``update_config``).
+"""Registration: the coordinator learns this machine's identity and sources (contract, "Calls", ``update_config``).
 
 ``turku-agent check`` shows the warnings about sources that the coordinator rejects or ignores.
 """

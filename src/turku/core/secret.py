@@ -5,7 +5,7 @@ import string
 
 _ALPHABET = string.ascii_letters + string.digits
 GENERATED_LENGTH = 30
-"""Length of generated secrets and one-time passwords in characters (contract, sections 2 and 4)."""
+"""Length of generated secrets and one-time passwords in characters (contract, "A backup session")."""
 
 
 class Secret:

@@ -1,4 +1,4 @@
-"""Bandwidth limits of transfers, constant or by time of day (contract, section 2: ``bwlimit``).
+"""Bandwidth limits of transfers, constant or by time of day (configuration reference: ``bwlimit``).
 
 ``20M 0800-1800 mon-fri, 50M 2200-0600, 0``: each part has a rate, then optionally hours, then optionally days. The
 first part that matches the present time counts. The last part has neither hours nor days and is for all other times.

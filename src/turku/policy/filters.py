@@ -2,7 +2,7 @@
 
 A machine's rules run on a storage. Rules that read files there are refused (merge files, per-directory merge files, CVS
 ignores), and so is the rule that clears the rules before it. ``merge NAME`` names a filter set of the coordinator. Its
-rules replace it before anything reaches rsync (contract, section 3).
+rules replace it before anything reaches rsync (contract, "Calls").
 """
 
 from collections.abc import Callable, Iterator, Sequence

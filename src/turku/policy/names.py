@@ -216,7 +216,7 @@ def user_name(text: str) -> str:
 
 
 def machine_link_name(*, environment_name: str | None, service_name: str | None, unit_name: str | None) -> str | None:
-    """Return ``[<environment>-][<service>-]<unit>``, with underscores for slashes (contract, section 5).
+    """Return ``[<environment>-][<service>-]<unit>``, with underscores for slashes (contract, "On the storage's disk").
 
     Return None without a unit name, or if the result is unsafe or looks like the UUID of a machine.
     """

@@ -1,4 +1,4 @@
-"""Retention rules, and the decision which snapshots they keep (contract, section 6).
+"""Retention rules, and the decision which snapshots they keep (configuration reference).
 
 A snapshot is kept if any rule keeps it, and in case of doubt. A snapshot whose date is not understood and the newest
 good snapshot are never deleted. Where no rule would keep any snapshot, all are kept.

@@ -1,4 +1,4 @@
-"""The names of snapshot modes, and the rule by which one results for a source (contract, sections 2 and 5).
+"""The names of snapshot modes, and the rule by which one results for a source (configuration reference).
 
 Agent, coordinator and storage ask this module. The storage alone settles ``auto``, as it knows its file system.
 """

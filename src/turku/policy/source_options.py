@@ -36,7 +36,7 @@ UNKNOWN_LIMIT_BYTES = 64 * 1024
 UNKNOWN_DEPTH = 20
 DEFAULT_FREQUENCY = "daily"
 DEFAULT_RETENTION = "last 5 days, earliest of month"
-"""Both are from the contract, section 2, and the existing system's own description."""
+"""Both are those of the existing system."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Option:
     """The default in words, where the value does not say it."""
     has_column: bool = True
     """False for options that the existing system lacks. The coordinator keeps them as sent, beside unknown ones."""
+    since: str = "2.0"
+    """The release that brought the option, if the existing system lacks it."""
 
     @property
     def is_required(self) -> bool:
@@ -253,7 +255,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "bwlimit": Option(
         "whole number from 1, or text",
-        "Transfer limit in KiB/s; or limits by time of day, such as `20M 0800-1800 mon-fri, 0`. See "
+        "Transfer limit in KiB/s, or limits by time of day, such as `20M 0800-1800 mon-fri, 0`. See "
         "[bandwidth](../howto/queue.md#limit-the-bandwidth-by-time-of-day).",
         bandwidth.parse,
         default_text="none",

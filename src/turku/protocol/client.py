@@ -1,6 +1,6 @@
 """The HTTP client of agent and storage: one POST of JSON for each call, with typed and bounded answers.
 
-It uses the standard library's http.client. Importing a larger client takes longer than a whole check-in with nothing
+It uses the standard library's http.client. Importing a larger client takes longer than a whole checkin with nothing
 due, and every machine of a fleet would pay for it every five minutes.
 """
 
@@ -44,7 +44,7 @@ _REFUSALS: dict[int, tuple[type[ApiRefused], str]] = {
     400: (ApiRejected, ""),
     403: (ApiForbidden, "check the secrets in the configuration"),
     404: (ApiNotFound, _VERSION_HINT),
-    405: (ApiNotFound, _VERSION_HINT),
+    405: (ApiRefused, _VERSION_HINT),
     429: (ApiThrottled, ""),
 }
 """The error and hint for each status of a refusal. Any other 4xx may be a proxy's."""

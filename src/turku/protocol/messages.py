@@ -1,4 +1,4 @@
-"""The messages of every conversation (contract, sections 3 and 4).
+"""The messages of every conversation (contract, "Calls" and "A backup session").
 
 Requests are decoded leniently where the contract is open (unknown keys, verbatim source options), and strictly in their
 types. ``turku.policy`` checks the meaning of names, keys and rules. Fields described as ours are beyond the contract
@@ -122,7 +122,7 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     incomplete: str | None = None
     """``keep`` or ``fail`` (``policy.run_options``), for a run that could not read all files."""
     one_file_system: bool = False
-    """Default: on for ``/``, off for any other path."""
+    """The coordinator sends the resolved value: true if what is mounted below the source is left out."""
 
 
 class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -374,9 +374,9 @@ class SessionRequest(msgspec.Struct, frozen=True):
 
 REMOTE_COMMAND = "turku-ping-remote"
 PORT_RANGE = range(49152, 65536)
-"""Ports of which an agent draws one (contract, section 4)."""
+"""Ports of which an agent draws one (contract, "A backup session")."""
 
 
 def restore_active_line(port: int) -> str:
-    """Return the storage's answer to ``restore`` (contract, section 4.6), which every agent shows as it is."""
+    """Return the storage's answer to ``restore`` (contract, "A restore session"), which every agent shows as it is."""
     return f"Restore mode active on port {port}.  Good luck."

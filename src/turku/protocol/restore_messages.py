@@ -13,10 +13,11 @@ from turku.protocol.messages import MachineReference, SourceCredentials, Storage
 
 MODULE: Final = "turku-restore"
 """Name of the agent's one writable module."""
-TEMPORARY_DIRECTORY: Final = ".turku-restore"
-"""Directory in the target for files that the storage's rsync is writing. The agent creates and removes it."""
-TemporaryName = Annotated[str, Meta(pattern=r"^\.turku-restore(-[0-9a-f]{32})?$")]
-"""A name in place of the one above. No source contains such names."""
+TemporaryName = Annotated[str, Meta(pattern=r"\A\.turku-restore-[0-9a-f]{32}\Z")]
+"""Name of the directory in the target for files that the storage's rsync is writing. Its digits are random.
+
+The agent creates and removes it. No source contains such a name.
+"""
 PARTIAL_SUFFIX: Final = "-partial"
 """Added to the name, it is the directory beside an interrupted file, with its part that was written."""
 ANSWER_LINE_LIMIT_BYTES: Final = 1024 * 1024
@@ -124,6 +125,7 @@ class FileRestoreRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A request to write files into the agent's module, or only to list them. No ``paths`` are the whole source."""
 
     source: Text
+    temporary: TemporaryName
     snapshot: SnapshotChoice = SnapshotChoice()
     paths: Annotated[list[WirePath], Meta(max_length=PATHS_LIMIT)] = []
     overwrite: Literal["never", "older", "always"] = "always"
@@ -136,8 +138,6 @@ class FileRestoreRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """True when the agent's rsync checks received files by xxh128, so that its checksums can be compared."""
     of_machine: Text | None = None
     request: Text | None = None
-    temporary: TemporaryName = TEMPORARY_DIRECTORY
-    """Name for half-written files."""
     sets: list[Settable] | None = None
     """Properties that the machine can set in the target, and that are sent. Others are reported as ``Unset``.
 

@@ -39,9 +39,9 @@ class RestoreOrder(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AgentRestoresAnswer(msgspec.Struct, frozen=True):
-    """``agent_restores``: the waiting restores, for a machine whose check-in must wait for a running backup.
+    """``agent_restores``: the waiting restores, for a machine whose checkin must wait for a running backup.
 
-    The request is that of a check-in.
+    The request is that of a checkin.
     """
 
     restores: msgspec.Raw
@@ -88,7 +88,7 @@ class RestoreWish(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RestoreDecision(msgspec.Struct, frozen=True):
-    """``restore_request_approve``, ``_reject`` and ``_cancel`` of the request with that id."""
+    """A decision on the request with that id: ``restore_request_approve``, ``_reject`` or ``_cancel``."""
 
     request: Text
 

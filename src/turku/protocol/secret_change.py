@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import msgspec
 
-from turku.errors import ApiForbidden, ApiNotFound, ApiRefused, ApiRejected, ApiThrottled, ConfigurationError
+from turku.errors import ApiNotFound, ApiRejected, ConfigurationError
 
 T = TypeVar("T")
 Result = TypeVar("Result")
 
-NOTHING_DONE: tuple[type[ApiRefused], ...] = (ApiRejected, ApiForbidden, ApiNotFound, ApiThrottled)
-"""Refusals after which the coordinator has for certain not applied the call. Others may come from a proxy, later."""
+NOTHING_DONE = (ApiRejected, ApiNotFound)
+"""Refusals after which the coordinator has for certain not applied the call. A proxy may send others in its place."""
 _UNSUPPORTED_HINT = "the coordinator must be one of ours for this; secrets and keys are as they were"
 
 
@@ -44,6 +44,5 @@ def carry_out(
     except NOTHING_DONE as error:
         if begun is None:
             drop()
-            if isinstance(error, (ApiRejected, ApiNotFound)):
-                raise error.with_hint(_UNSUPPORTED_HINT) from error
+            raise error.with_hint(_UNSUPPORTED_HINT) from error
         raise

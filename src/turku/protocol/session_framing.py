@@ -1,4 +1,7 @@
-"""The framing of a session's request on standard input (contract, section 4). Few imports, for a fast start."""
+"""The framing of a session's request on standard input (contract, "A backup session").
+
+It imports little, for a fast start.
+"""
 
 from typing import Final
 

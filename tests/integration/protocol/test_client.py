@@ -72,7 +72,7 @@ def test_a_call_is_a_post_of_json_and_the_answer_is_typed() -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        *((400, ApiRejected), (403, ApiForbidden), (404, ApiNotFound), (405, ApiNotFound), (429, ApiThrottled)),
+        *((400, ApiRejected), (403, ApiForbidden), (404, ApiNotFound), (405, ApiRefused), (429, ApiThrottled)),
         *((408, ApiRefused), (413, ApiRefused), (451, ApiRefused)),
     ],
 )
@@ -82,7 +82,7 @@ def test_each_refusal_is_a_branch_of_its_own_with_the_sentence(status: int, kind
             ApiClient(url).call("health", Empty(), HealthAnswer)
         assert type(refused.value) is kind
         assert "machine.uuid: is not a UUID" in refused.value.details
-        assert bool(refused.value.hint) == (kind in (ApiForbidden, ApiNotFound))
+        assert bool(refused.value.hint) == (status in (403, 404, 405))
 
 
 def test_a_page_for_people_is_not_shown_and_the_address_is_doubted() -> None:

@@ -119,7 +119,7 @@ def observed(storage: OrderedStorage, program: str) -> Iterator[Path]:
 
 
 @contextmanager
-def check_in(storage: OrderedStorage) -> Iterator[AgentSide]:
+def checkin(storage: OrderedStorage) -> Iterator[AgentSide]:
     names = sources(storage)
     storage.api.answers["storage_ping_checkin"] = {
         "machine": {"uuid": UUID, "scheduled_sources": dict.fromkeys(names, order())}
@@ -154,7 +154,7 @@ def test_an_agent_that_is_killed_ends_its_session_at_once(storage: OrderedStorag
     before = snapshots(storage)
     rsync = PHASES[phase].format(sleep=sleep_seconds())
     storage.host.write_configuration(rsync_command=["sh", "-c", rsync, "rsync"], compare_with_source_percent=100)
-    with observed(storage, str(PROGRAMS / "turku-storage-ping")) as codes, check_in(storage) as side:
+    with observed(storage, str(PROGRAMS / "turku-storage-ping")) as codes, checkin(storage) as side:
         until(lambda: len(sleepers()) == len(before), side)
         assert seconds_to_the_end(storage, side) < LONGEST_SECONDS
     assert sleepers() == []
@@ -199,7 +199,7 @@ def test_an_agent_that_is_gone_is_named_where_a_broken_stream_is_noticed_first(
     storage.host.write_configuration(
         rsync_command=["sh", "-c", BROKEN[where].format(mark=mark), "rsync"], sandbox="off"
     )
-    with observed(storage, str(PROGRAMS / "turku-storage-ping")), check_in(storage) as side:
+    with observed(storage, str(PROGRAMS / "turku-storage-ping")), checkin(storage) as side:
         until(mark.exists, side)
         seconds_to_the_end(storage, side)
     assert set(storage.reports) == set(before)
@@ -228,7 +228,7 @@ def test_an_agent_that_is_killed_just_before_the_commit_leaves_no_snapshot(stora
     marks.mkdir()
     script = storage.host.directory / "committing.py"
     script.write_text(COMMITTING.format(mark=str(marks)))
-    with observed(storage, f"{PROGRAMS / 'python'} {script}") as codes, check_in(storage) as side:
+    with observed(storage, f"{PROGRAMS / 'python'} {script}") as codes, checkin(storage) as side:
         until(lambda: len(list(marks.iterdir())) == len(before), side)
         # A second and a half of it are the test's.
         assert seconds_to_the_end(storage, side) < LONGEST_SECONDS + 1.5
@@ -242,7 +242,7 @@ def test_a_program_that_is_ended_ends_all_its_sources_at_once(storage: OrderedSt
     before = snapshots(storage)
     rsync = PHASES["transfer"].format(sleep=sleep_seconds())
     storage.host.write_configuration(rsync_command=["sh", "-c", rsync, "rsync"])
-    with observed(storage, str(PROGRAMS / "turku-storage-ping")) as codes, check_in(storage) as side:
+    with observed(storage, str(PROGRAMS / "turku-storage-ping")) as codes, checkin(storage) as side:
         until(lambda: len(sleepers()) == len(before), side)
         begun = time.monotonic()
         for process, words in commands().items():

@@ -15,8 +15,18 @@ import msgspec
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
+from tests.support.landed_restore import TEMPORARY_NAME
 
-from turku.errors import ApiNotFound, CatalogUnusable, NotInHistory, TurkuError
+from turku.errors import (
+    ApiForbidden,
+    ApiNotFound,
+    ApiRefused,
+    ApiRejected,
+    ApiThrottled,
+    CatalogUnusable,
+    NotInHistory,
+    TurkuError,
+)
 from turku.policy import names
 from turku.protocol.restore_messages import (
     BrowseEnd,
@@ -57,7 +67,7 @@ class Asker:
     def list_only(self, **words: Any) -> list[Any]:
         collected = CollectedAnswers()
         answers = collected.answers
-        request = FileRestoreRequest("etc", list_only=True, **words)
+        request = FileRestoreRequest("etc", TEMPORARY_NAME, list_only=True, **words)
         with restore_plan.prepared(self.machine.storage, self.view, request) as (prepared, answer):
             answers.send(answer)
             restore_plan.list_only(self.machine.storage, prepared, answers)
@@ -311,7 +321,9 @@ def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
     asker = Asker(machine, permitted(machine.snapshots()[1]))
     choice = SnapshotChoice(machine.snapshots()[1])
     with (
-        restore_plan.prepared(machine.storage, asker.view, FileRestoreRequest("etc", choice, ["ssh"])) as (
+        restore_plan.prepared(
+            machine.storage, asker.view, FileRestoreRequest("etc", TEMPORARY_NAME, choice, ["ssh"])
+        ) as (
             prepared,
             _answer,
         ),
@@ -364,6 +376,20 @@ def test_a_coordinator_of_the_existing_system_grants_one_s_own_alone(
     own = access_grants.require(machine.storage, AccessRequest(OWN, "browse", "etc"))
     assert own.snapshot is None
     assert history_view.HistoryView(machine.storage, own, clock=machine.clock).scope.snapshot is None
+
+
+@pytest.mark.parametrize("refusal", [ApiRefused, ApiRejected, ApiForbidden, ApiThrottled])
+def test_no_other_refusal_grants_anything(
+    refusal: type[ApiRefused], machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 405 is a plain ApiRefused: a proxy that forwards no POST must not overrule the coordinator's policies.
+    class Refusing(Coordinator):
+        def call(self, _name: str, _message: Any, _kind: Any) -> StorageAccessAnswer:
+            raise refusal("refused with 405")
+
+    monkeypatch.setattr(access_grants, "Coordinator", lambda _configuration: Refusing(None))
+    with pytest.raises(refusal):
+        access_grants.require(machine.storage, AccessRequest(OWN, "browse", "etc"))
 
 
 def test_a_moment_is_settled_by_the_clock_of_its_first_use(

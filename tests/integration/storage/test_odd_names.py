@@ -14,6 +14,7 @@ import pytest
 from tests.support import odd_names
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
+from tests.support.landed_restore import TEMPORARY_NAME
 from tests.support.odd_names import FLAT, LONG, NAMES, content
 from tests.support.rsyncd import Rsyncd
 
@@ -21,7 +22,6 @@ from turku.core.secret import Secret
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
-    TEMPORARY_DIRECTORY,
     FileRestoreRequest,
     Manifest,
     RestoreEnd,
@@ -127,8 +127,8 @@ def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -
         machine.storage, AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc")), clock=machine.clock
     )
     collected = CollectedAnswers()
-    (target / TEMPORARY_DIRECTORY).mkdir(parents=True)
-    request = FileRestoreRequest("etc", paths=[wire_path(path) for path in paths], knows_xxh128=True)
+    (target / TEMPORARY_NAME).mkdir(parents=True)
+    request = FileRestoreRequest("etc", TEMPORARY_NAME, paths=[wire_path(path) for path in paths], knows_xxh128=True)
     with (
         Rsyncd(target.with_suffix(".daemon"), {MODULE: target}, read_only=False) as receiving,
         plan.prepared(machine.storage, view, request) as (prepared, answer),

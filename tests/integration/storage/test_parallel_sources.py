@@ -74,7 +74,7 @@ def test_so_many_at_once_and_each_is_reported(
         sources=dict.fromkeys(coordinator.due, SourceCredentials(daemon.username, daemon.password)),
         **extra,
     )
-    coordinator.check_in(storage, UUID, request)
+    coordinator.checkin(storage, UUID, request)
     assert {name: report["success"] for name, report in coordinator.reports.items()} == dict.fromkeys("abcd", True)
     assert most_at_once(log) == most
     for name in coordinator.due:

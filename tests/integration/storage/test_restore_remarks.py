@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
+from tests.support.landed_restore import TEMPORARY_NAME
 
 from turku.browse import output
 from turku.protocol.restore_messages import BrowseEnd, BrowseRequest, FileRestoreRequest, RestorePlan, SnapshotChoice
@@ -38,7 +39,7 @@ def view(machine: BackedUpMachine, *paths: bytes) -> HistoryView:
 
 
 def plan(machine: BackedUpMachine, choice: SnapshotChoice = LATEST, *paths: str) -> RestorePlan:
-    request = FileRestoreRequest("etc", choice, list(paths))
+    request = FileRestoreRequest("etc", TEMPORARY_NAME, choice, list(paths))
     with restore_plan.prepared(machine.storage, view(machine), request) as (_prepared, answer):
         return answer
 

@@ -13,13 +13,13 @@ import pytest
 from tests.support import trees
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
+from tests.support.landed_restore import TEMPORARY_NAME
 from tests.support.rsyncd import Rsyncd
 
 from turku.core.filesystem import holes
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
-    TEMPORARY_DIRECTORY,
     FileRestoreRequest,
     RestoreEnd,
     RestorePlan,
@@ -62,8 +62,8 @@ def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[Resto
         machine.storage, AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc")), clock=machine.clock
     )
     collected = CollectedAnswers()
-    (target / TEMPORARY_DIRECTORY).mkdir(parents=True, exist_ok=True)
-    request = FileRestoreRequest("etc", knows_xxh128=True, **{"digs_holes": True, **keys})
+    (target / TEMPORARY_NAME).mkdir(parents=True, exist_ok=True)
+    request = FileRestoreRequest("etc", TEMPORARY_NAME, knows_xxh128=True, **{"digs_holes": True, **keys})
     with (
         Rsyncd(target.with_suffix(f".daemon-{os.urandom(4).hex()}"), {MODULE: target}, read_only=False) as receiving,
         restore_plan.prepared(machine.storage, view, request) as (prepared, plan),
@@ -83,7 +83,7 @@ def has_holes(path: Path) -> bool:
 
 
 def assert_restored(machine: BackedUpMachine, target: Path, *, have_holes: bool) -> None:
-    left_out = f"--exclude=/{TEMPORARY_DIRECTORY}"
+    left_out = f"--exclude=/{TEMPORARY_NAME}"
     assert trees.differences(machine.source_dir, target, left_out, "--omit-dir-times") == []
     assert [has_holes(target / name) for name in WITH_HOLES] == [have_holes] * 3
 

@@ -83,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(coordinator, storage, machine_auth)
 
 
-def check_in(storage: StorageConfig, machine: V1Machine) -> str:
+def checkin(storage: StorageConfig, machine: V1Machine) -> str:
     """Check in as a session does, with the identity of the configuration."""
 
     def message(credentials: StorageCredentials) -> StoragePingCheckinRequest:
@@ -112,7 +112,7 @@ def test_killed_at_any_step_it_is_known_at_once_and_the_next_run_finishes(site: 
     step = 1
     while killed_at_step(step, lambda: secret_rotation.rotate(site.load())):
         # A session that begins now, whichever secret the coordinator holds.
-        assert check_in(site.load(), machine) == machine.uuid
+        assert checkin(site.load(), machine) == machine.uuid
         was_begun = site.pending.exists()
         if next_run == "rotate-secret":
             assert secret_rotation.rotate(site.load()) == was_begun
@@ -135,7 +135,7 @@ def test_an_answer_that_is_lost_loses_nothing(site: Site) -> None:
         == 200
     )
     assert not site.is_taken(old, machine)
-    assert check_in(site.load(), machine) == machine.uuid
+    assert checkin(site.load(), machine) == machine.uuid
     site.storage.update_config()
     assert (site.secret, site.pending.exists()) == (new, False)
 

@@ -70,7 +70,7 @@ class Machine:
 
     @contextmanager
     def session(self, daemon: Rsyncd, *, port: int | None = None, **changes: Any) -> Iterator[AgentSide]:
-        """A check-in of this machine that offers its sources at ``daemon``."""
+        """A checkin of this machine that offers its sources at ``daemon``."""
         port = port or free_port()
         credentials = {"username": daemon.username, "password": daemon.password}
         request = {

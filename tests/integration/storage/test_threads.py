@@ -14,11 +14,12 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, storage_configuration
 from tests.support.catalog_oracle import assert_agrees, make_tree
 from tests.support.collected_answers import CollectedAnswers
+from tests.support.landed_restore import TEMPORARY_NAME
 from tests.support.rsyncd import Rsyncd
 
 from turku.core import command
 from turku.protocol.messages import SourceCredentials
-from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, FileRestoreRequest, RestoreEnd
+from turku.protocol.restore_messages import MODULE, FileRestoreRequest, RestoreEnd
 from turku.storage.catalog import sync as catalog_sync
 from turku.storage.catalog.scan import SnapshotReader
 from turku.storage.catalog.staging import Staging
@@ -178,12 +179,12 @@ def test_a_restore_that_can_no_longer_be_reported_is_sent(
         machine.storage, AccessGrant(uuid, "etc", AccessRequest(uuid, "restore", "etc")), clock=machine.clock
     )
     target = tmp_path / "target"
-    (target / TEMPORARY_DIRECTORY).mkdir(parents=True)
+    (target / TEMPORARY_NAME).mkdir(parents=True)
     collected = CollectedAnswers()
     monkeypatch.setattr(change_log if place == "parse" else plan, place, fail)
     with (
         Rsyncd(tmp_path / "target-daemon", {MODULE: target}, read_only=False) as daemon,
-        plan.prepared(machine.storage, view, FileRestoreRequest("etc")) as (prepared, _answer),
+        plan.prepared(machine.storage, view, FileRestoreRequest("etc", TEMPORARY_NAME)) as (prepared, _answer),
     ):
         credentials = SourceCredentials(daemon.username, daemon.password)
         push.push(machine.storage, prepared, collected.answers, port=daemon.port, credentials=credentials)

@@ -1,4 +1,4 @@
-"""The options of section 1 of the contract, and the sentence for what makes no sense."""
+"""The options of the existing system's commands, and the sentence for what makes no sense."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_a_mount_point_is_offered_also_by_way_of_a_link(tmp_path: Path) -> None:
 def test_an_empty_mount_point_is_not_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = SourceConfig("other", str(tmp_path), {})
     found = excluded_paths.missing_mounts([source(tmp_path, expects_mount=True), other])
-    assert found == {"data": f"nothing is mounted at {tmp_path}, and it is to be a mount point (expects_mount)"}
+    assert found == {"data": f"nothing is mounted at {tmp_path}, although it should be a mount point (expects_mount)"}
     [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert "source data is not offered" in record.getMessage()
     assert excluded_paths.is_mount_missing(source(tmp_path / "nothing", expects_mount=True))

@@ -195,7 +195,7 @@ def test_a_machine_cannot_fill_the_log(cast: Cast, monkeypatch: pytest.MonkeyPat
         change_without_end()
     assert caught.value.status == 429
     assert AuditEntry.objects.filter(actor=cast.alice.uuid).count() <= 12
-    assert set(cast.alice.due()) == {"etc"}, "check-ins go on"
+    assert set(cast.alice.due()) == {"etc"}, "checkins go on"
 
 
 def test_values_are_bounded_and_secrets_hidden() -> None:

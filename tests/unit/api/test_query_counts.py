@@ -27,7 +27,7 @@ def declare(cast: Cast, count: int) -> None:
     cast.alice.update_config({f"source-{number}": {"path": "/x"} for number in range(count)})
 
 
-def test_a_check_in_costs_one_query_and_seven_with_something_due_for_which_there_is_a_slot(cast: Cast) -> None:
+def test_a_checkin_costs_one_query_and_seven_with_something_due_for_which_there_is_a_slot(cast: Cast) -> None:
     for count in (1, 20):
         declare(cast, count)
         cast.bob.failed(cast.alice.uuid, "etc")
@@ -42,7 +42,7 @@ def test_a_check_in_costs_one_query_and_seven_with_something_due_for_which_there
     assert queries(cast.alice.due) == 1
 
 
-def test_a_check_in_that_waits_for_a_slot_costs_five_queries_however_long_the_queue(cast: Cast) -> None:
+def test_a_checkin_that_waits_for_a_slot_costs_five_queries_however_long_the_queue(cast: Cast) -> None:
     cast.bob.update_config(slots=2)
     now = SYSTEM_CLOCK.now()
     storage = Storage.objects.get()

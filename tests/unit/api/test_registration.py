@@ -199,7 +199,7 @@ def test_auth_names_are_unique_per_kind(db: None) -> None:
         auths.create(AuthKind.MACHINE, "site", now=now)
 
 
-def test_check_ins_are_written_once_a_minute(cast: Cast) -> None:
+def test_checkins_are_written_once_a_minute(cast: Cast) -> None:
     first = Machine.objects.get().date_checked_in
     assert first is not None
     cast.alice.due()

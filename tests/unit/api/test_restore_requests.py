@@ -257,7 +257,7 @@ class TestExpiry:
         assert transitions.expire(now=now() + timedelta(days=2)) == 0
         assert actions().count("restore.expired") == 2
 
-    def test_a_check_in_hears_nothing_of_it(self, cast: Cast) -> None:
+    def test_a_checkin_hears_nothing_of_it(self, cast: Cast) -> None:
         request = approved(ask_for(cast.alice))
         RestoreRequest.objects.update(date_expires=now() - timedelta(seconds=1))
         assert not Pickup(cast.alice).tell(request, "picked_up")["go_on"]

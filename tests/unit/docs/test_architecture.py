@@ -1,4 +1,4 @@
-"""The architecture page names every package and nothing that is gone."""
+"""The pages for maintainers name every package, and nothing that is gone."""
 
 from __future__ import annotations
 
@@ -22,3 +22,22 @@ def test_every_package_of_a_program_and_of_the_core_is_named() -> None:
 def test_every_path_is_there() -> None:
     paths = {name for name in named() if "/" in name}
     assert {name for name in paths if not (SOURCE / name).exists()} == set()
+
+
+def test_every_path_of_the_page_for_contributors_is_there() -> None:
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    paths = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+(?:\.[a-z]+)?)`", page))
+    assert len(paths) > 20
+    assert {path for path in paths if not any((root / path).exists() for root in (SOURCE, REPOSITORY))} == set()
+
+
+def test_docstrings_name_sections_that_the_contract_has() -> None:
+    contract = (REPOSITORY / "docs" / "contract.md").read_text()
+    named = {
+        section
+        for root in (SOURCE, REPOSITORY / "tests")
+        for file in root.rglob("*.py")
+        for section in re.findall(r'\(contract, "([A-Z][^"]+)"', file.read_text())
+    }
+    assert named
+    assert {section for section in named if f"## {section}\n" not in contract} == set()

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.landed_restore import TEMPORARY_NAME
 
 from turku.errors import MalformedMessage
 from turku.protocol import codec
@@ -49,8 +50,11 @@ def test_a_readable_path_is_readable() -> None:
 
 
 def test_a_field_that_is_not_set_is_not_sent() -> None:
-    request = HistoryRequest("restore_files", restore_files=FileRestoreRequest("etc"))
-    assert json.loads(codec.encode(request)) == {"action": "restore_files", "restore_files": {"source": "etc"}}
+    request = HistoryRequest("restore_files", restore_files=FileRestoreRequest("etc", TEMPORARY_NAME))
+    assert json.loads(codec.encode(request)) == {
+        "action": "restore_files",
+        "restore_files": {"source": "etc", "temporary": TEMPORARY_NAME},
+    }
 
 
 def test_answers_are_told_apart_by_their_row() -> None:

@@ -37,7 +37,7 @@ def test_rsync_is_asked(
     credentials = SourceCredentials("user", "password", one_file_system=told)
     request = SessionRequest(action="checkin", port=1024, sources={"etc": credentials})
     assert codec.decode(msgspec.json.encode(request), SessionRequest) == request
-    RecordingCoordinator(etc=order(one_file_system=True)).check_in(storage, UUID, request)
+    RecordingCoordinator(etc=order(one_file_system=True)).checkin(storage, UUID, request)
     assert asked == [is_asked_of_rsync]
 
 

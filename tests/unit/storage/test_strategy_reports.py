@@ -25,7 +25,7 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **made: Any) -> di
     (tmp_path / "storage" / "volume").mkdir()
     request = SessionRequest(action="checkin", port=1, sources={"etc": SourceCredentials("user", "password")})
     coordinator = RecordingCoordinator(etc=order())
-    coordinator.check_in(storage, UUID, request)
+    coordinator.checkin(storage, UUID, request)
     report: dict[str, Any] = coordinator.reports["etc"]
     return report
 

@@ -165,6 +165,7 @@ def missing_mounts(sources: Sequence[SourceConfig]) -> dict[str, str]:
     found = {}
     for source in sources:
         if is_mount_missing(source):
-            found[source.name] = f"nothing is mounted at {source.path}, and it is to be a mount point ({EXPECTS_MOUNT})"
+            reason = f"nothing is mounted at {source.path}, although it should be a mount point"
+            found[source.name] = f"{reason} ({EXPECTS_MOUNT})"
             _LOG.error("source %s is not offered: %s", source.name, found[source.name])
     return found

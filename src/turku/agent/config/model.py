@@ -185,7 +185,7 @@ class BackupConfig(Section, frozen=True, kw_only=True):
     gonogo_program: Annotated[
         tuple[str, ...] | None,
         Key(
-            "Program that is run before each check-in, as a list, or as text that is quoted as for a shell. No shell "
+            "Program that is run before each checkin, as a list, or as text that is quoted as for a shell. No shell "
             "reads it. Backups continue only when it exits with 0.",
             parse=lambda written: program_words(written) if written and isinstance(written, str) else written or None,
             check=lambda words: None if words is None else program_words(words),

@@ -1,4 +1,4 @@
-"""The machine's identity towards the coordinator: its UUID and its secret (contract, section 2)."""
+"""The machine's identity towards the coordinator: its UUID and its secret (configuration reference)."""
 
 import logging
 import uuid

@@ -61,6 +61,7 @@ class RestoreJob:
         """Return the request to the storage. ``sets`` are the attributes that can be set in the target."""
         return FileRestoreRequest(
             self.source,
+            self.temporary(agent.state),
             self.snapshot,
             [wire_path(path) for path in self.paths],
             overwrite=self.overwrite,
@@ -70,7 +71,6 @@ class RestoreJob:
             knows_xxh128=rsync_checksums.knows_xxh128(agent.rsyncd.rsyncd_command),
             of_machine=self.of_machine,
             request=self.request,
-            temporary=self.temporary(agent.state),
             sets=sets,
             # A user other than root may not write into files that arrived without write permission.
             digs_holes=os.geteuid() == 0,

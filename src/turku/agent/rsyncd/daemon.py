@@ -75,10 +75,9 @@ def is_listener_ours(port: int) -> bool:
     Such a program was faster than rsyncd and could feed the storage arbitrary files (threats N4). Returns True where
     the kernel does not name the owners.
     """
-    owners = set()
+    owners: set[int] = set()
     with suppress(OSError):
-        for listener in tcp_table.sockets(TcpState.LISTEN, port=port):
-            owners.add(listener.uid)
+        owners.update(listener.uid for listener in tcp_table.sockets(TcpState.LISTEN, port=port))
     return owners <= {0, os.geteuid()}
 
 

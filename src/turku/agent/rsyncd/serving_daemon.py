@@ -1,4 +1,4 @@
-"""The rsync daemon of a backup: it offers the due modules for the length of one session (contract, 4.1 and 4.2)."""
+"""The rsync daemon of a backup: it offers the due modules during one session (contract, "A backup session")."""
 
 import logging
 import os

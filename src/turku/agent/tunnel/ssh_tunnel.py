@@ -1,4 +1,4 @@
-"""The SSH connection to a storage, with a reverse port forwarding to our rsyncd (contract, steps 4.3 and 4.4)."""
+"""The SSH connection to a storage, with a reverse port forwarding to our rsyncd (contract, "A backup session")."""
 
 import fcntl
 import logging

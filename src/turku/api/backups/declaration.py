@@ -146,7 +146,7 @@ class DeclarationChanges:
 def apply(machine: Machine, plan: DeclarationChanges, *, now: datetime) -> list[str]:
     """Make the declared sources those of the machine, and return the names of withdrawn ones.
 
-    Sources that are not declared are unpublished and never deleted (contract, section 3). A withdrawn source was backed
+    Sources that are not declared are unpublished and never deleted (contract, "Calls"). A withdrawn source was backed
     up, is no longer declared, and nobody has confirmed that. The caller's transaction holds the row of the machine.
     Raises MalformedMessage.
     """

@@ -27,7 +27,7 @@ class FilterSets:
         return self._rules.get(name)
 
     def expand(self, rules: Sequence[str]) -> list[str]:
-        """Return the rules with named sets replaced by their rules (contract, section 3). Raises InvalidValue."""
+        """Return the rules with named sets replaced by their rules (contract, "Calls"). Raises InvalidValue."""
         return filters.expand(rules, self._find) if rules else []
 
     def check(self, value: Any) -> list[str]:

@@ -188,7 +188,7 @@ _BATCH = 5000
 def delete_old(*, older_than_days: int, now: datetime) -> int:
     """Delete old runs and return their number.
 
-    It deletes in batches, so that check-ins never wait long for the database.
+    It deletes in batches, so that checkins never wait long for the database.
     """
     old = BackupRun.objects.filter(date__lt=now - timedelta(days=older_than_days)).order_by("date")
     deleted = 0

@@ -64,7 +64,7 @@ def _request(options: argparse.Namespace, say: Say) -> int:
     say(
         f"Request {request.pk} {_sentence(request)}.\n"
         f"{description.subject_text(request)} of {machine}, onto {request.target}, into {request.directory}\n"
-        "The machine obeys only where its own configuration allows it: remote_restore names the directories."
+        "The machine restores only into directories that its own configuration allows (remote_restore)."
     )
     return 0
 

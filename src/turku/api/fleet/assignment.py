@@ -14,7 +14,7 @@ _RANDOM = random.SystemRandom()
 
 
 def choose_storage(storages: Sequence[Storage], source_of_chance: random.Random = _RANDOM) -> Storage | None:
-    """Return a random storage, weighted by free space (contract, section 3), or None if none has space."""
+    """Return a random storage, weighted by free space (contract, "Calls"), or None if none has space."""
     with_space = [storage for storage in storages if storage.space_available > 0]
     if not with_space:
         return None

@@ -193,7 +193,7 @@ class Policy(ScopedPolicy):
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(24 * 366)],
-        help_text="Hours without a check-in after which a machine counts as silent. The default of 1 suits servers. "
+        help_text="Hours without a checkin after which a machine counts as silent. The default of 1 suits servers. "
         "336, which is 14 days, suits laptops.",
     )
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)

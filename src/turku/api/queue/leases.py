@@ -3,8 +3,8 @@
 A slot is reserved when a machine learns that something is due. The lease begins when its storage asks for it, and
 heartbeats extend it. It ends with the last report, the end of the session, or its time. A slot counts one session of a
 machine, whatever the number of its sources. A machine with first backups and others holds one in each lane. Every step
-is a conditional update, and a unique constraint gives a machine at most one slot of a lane. So any number of
-coordinators give away no slot twice.
+is a conditional update, and a unique constraint gives a machine at most one slot of a lane. So no slot
+is given away twice, whatever the number of coordinators.
 """
 
 import logging
@@ -19,7 +19,7 @@ from turku.api.backups.models import Source
 from turku.api.backups.next_backup import may_be_due
 from turku.api.fleet.models import Machine, Storage
 from turku.api.queue import capacity, waiting_machines
-from turku.api.queue.models import LONGEST_LEASE, Slot, held
+from turku.api.queue.models import LONGEST_LEASE, Slot, is_held_condition
 from turku.api.queue.waiting_machines import QueueClaim
 from turku.policy import queue
 from turku.policy.queue import Lane
@@ -54,13 +54,13 @@ def reserve(machine: Machine, sources: Sequence[Source], *, now: datetime) -> li
     rows = _rows(storage, machine)
     admitted: set[UUID] = set()
     for lane, members in _by_lane(sources, rows).items():
-        held = _held(rows, storage, machine, lane, now=now)
-        if held is None:
+        slot = _slot_of(rows, storage, machine, lane, now=now)
+        if slot is None:
             if _claim(rows, storage, machine, lane, members, now=now) is None:
                 continue
-        elif held.date_begun is not None and held.date_heartbeat is None:
+        elif slot.date_begun is not None and slot.date_heartbeat is None:
             # The machine asks, so its session at a storage without heartbeats is over.
-            Slot.objects.filter(pk=held.pk, machine=machine, date_begun=held.date_begun).update(
+            Slot.objects.filter(pk=slot.pk, machine=machine, date_begun=slot.date_begun).update(
                 date_begun=None, date_expires=now + RESERVED_FOR
             )
         admitted |= {source.pk for source in members}
@@ -78,7 +78,7 @@ def begin(
         return []
     rows = _rows(storage, machine)
     lanes = _by_lane(sources, rows)
-    slots = {lane: held for lane in lanes if (held := _held(rows, storage, machine, lane, now=now)) is not None}
+    slots = {lane: slot for lane in lanes if (slot := _slot_of(rows, storage, machine, lane, now=now)) is not None}
     if not slots:
         for lane, members in lanes.items():
             claimed = _claim(rows, storage, machine, lane, members, now=now)
@@ -122,18 +122,18 @@ def lapsed(*, now: datetime) -> Q:
 
 def free_finished_lanes(machine: Machine, storage: Storage, *, now: datetime) -> None:
     """Free the machine's slots of the lanes that have no source left to back up."""
-    held = list(Slot.objects.filter(machine=machine, storage=storage, date_begun__isnull=False))
-    if not held:
+    slots = list(Slot.objects.filter(machine=machine, storage=storage, date_begun__isnull=False))
+    if not slots:
         return
-    begun = max(slot.date_begun for slot in held if slot.date_begun is not None)
+    begun = max(slot.date_begun for slot in slots if slot.date_begun is not None)
     # Sources that became due later belong to another session.
     left = machine.sources.filter(may_be_due(now=begun), active=True, published=True).order_by()
     lanes = {
         queue.lane_of(was_backed_up=last is not None) for last in left.values_list("date_last_backed_up", flat=True)
     }
-    if Lane.FIRST in lanes and all(slot.lane != Lane.FIRST for slot in held) and _is_single(storage):
+    if Lane.FIRST in lanes and all(slot.lane != Lane.FIRST for slot in slots) and _is_single(storage):
         lanes.add(Lane.REGULAR)
-    done = [slot.pk for slot in held if slot.lane not in lanes]
+    done = [slot.pk for slot in slots if slot.lane not in lanes]
     if done:
         Slot.objects.filter(pk__in=done, machine=machine).update(**_FREE, date_freed=now)
 
@@ -162,7 +162,7 @@ def _by_lane(sources: Sequence[Source], rows: Sequence[Slot]) -> Mapping[Lane, l
     return lanes
 
 
-def _held(rows: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, *, now: datetime) -> Slot | None:
+def _slot_of(rows: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, *, now: datetime) -> Slot | None:
     """Return the machine's own slot of the lane. A slot that it holds at its former storage is freed."""
     for row in rows:
         if row.machine_id == machine.pk and row.lane == lane:
@@ -228,7 +228,7 @@ def _may_start(
 def _take(row: Slot, machine: Machine, *, now: datetime) -> bool:
     """Take the slot for the machine. Return True if it succeeds. Of all that try at the same moment, one succeeds."""
     taken = (
-        Slot.objects.exclude(held(now=now))
+        Slot.objects.exclude(is_held_condition(now=now))
         .filter(pk=row.pk, retired=False)
         .update(machine=machine, date_taken=now, date_begun=None, date_heartbeat=None, date_expires=now + RESERVED_FOR)
     )

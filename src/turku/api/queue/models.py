@@ -17,7 +17,7 @@ LONGEST_LEASE = timedelta(hours=12)
 """The lease of a session without heartbeats, such as one of a storage of the existing system."""
 
 
-def held(*, now: datetime) -> Q:
+def is_held_condition(*, now: datetime) -> Q:
     """Return a condition that a machine has the slot, equal to ``Slot.is_held``.
 
     A lease from a clock that was ahead would outlast all others, so it does not count.

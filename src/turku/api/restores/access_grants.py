@@ -123,7 +123,7 @@ def _entry(action: str, asked: StorageAccessRequest, source: Source, storage: St
 
 
 def _note(actor: log.Actor, asked: StorageAccessRequest, source: Source, storage: Storage, *, now: datetime) -> None:
-    """Each recovery, and a look once in a while. Raises ApiThrottled for a flood of them."""
+    """Log each restore, and browsing once in a while. Raises ApiThrottled for a flood of them."""
     if asked.action == "browse":
         _note_once("restore.browsed", actor, asked, source, storage, now=now)
         return

@@ -40,7 +40,7 @@ class RestorePolicy(ScopedPolicy):
         "onto other machines",
         null=True,
         blank=True,
-        help_text="Allows restores onto other machines that are registered with the same auth. "
+        help_text="Allows restores onto other machines that are registered with the same Auth. "
         "A superuser may choose any machine.",
     )
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
@@ -121,7 +121,7 @@ class RestoreRequest(models.Model):
     date_ended = models.DateTimeField("ended", null=True, blank=True, editable=False)
 
     date_offered = models.DateTimeField("offered from", null=True, blank=True, editable=False)
-    """The moment from which check-ins of the target offer the restore, or None for never.
+    """The moment from which checkins of the target offer the restore, or None for never.
 
     While a run holds it, this is the end of the run's lease.
     """
@@ -141,7 +141,7 @@ class RestoreRequest(models.Model):
         ordering = ("-date_requested", "-id")
         permissions = (("approve_restorerequest", "Can approve and reject restore requests"),)
         indexes = [
-            # Partial indexes for check-ins and open requests cost nothing while nobody restores.
+            # Partial indexes for checkins and open requests cost nothing while nobody restores.
             models.Index(fields=("target", "date_offered"), condition=Q(date_offered__isnull=False), name="rr_offered"),
             models.Index(fields=("source",), condition=Q(state__in=OPEN), name="rr_open_source"),
             models.Index(fields=("date_expires",), condition=Q(state__in=OPEN), name="rr_open_expires"),

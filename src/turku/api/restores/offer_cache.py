@@ -1,4 +1,4 @@
-"""A short memory of the fact that no machine has a restore to pick up, so that check-ins need not look.
+"""A short memory of the fact that no machine has a restore to pick up, so that checkins need not look.
 
 Nearly always there is none. Each process remembers that, so a restore is offered at most a second late.
 """
@@ -11,7 +11,7 @@ _none_until = 0.0
 
 
 def may_exist() -> bool:
-    """Return True if a check-in has to look for restores."""
+    """Return True if a checkin has to look for restores."""
     return SYSTEM_CLOCK.monotonic_seconds() >= _none_until
 
 

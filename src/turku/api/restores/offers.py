@@ -1,4 +1,4 @@
-"""The restores that a check-in offers to a machine, and the guest machines of a storage."""
+"""The restores that a checkin offers to a machine, and the guest machines of a storage."""
 
 from collections.abc import Iterator
 from datetime import datetime

@@ -1,1 +1,1 @@
-"""The calls that agents and storages make (contract, section 3)."""
+"""The calls that agents and storages make (contract, "Calls")."""

@@ -153,7 +153,7 @@ def machine_reenrol(request: MachineReenrolRequest) -> MachineReenrolAnswer:
 
 @endpoint(AgentPingRequest)
 def agent_restores(request: AgentPingRequest) -> AgentRestoresAnswer:
-    """Return the restores that wait for a machine that has no time for a check-in."""
+    """Return the restores that wait for a machine that has no time for a checkin."""
     now = SYSTEM_CLOCK.now()
     machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
     return AgentRestoresAnswer(Raw(encode(offers.offered_restores(machine.pk, now=now))))

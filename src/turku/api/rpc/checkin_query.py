@@ -1,4 +1,4 @@
-"""The first query of a check-in. Nearly all check-ins have nothing due and end after this one statement.
+"""The first query of a checkin. Nearly all checkins have nothing due and end after this one statement.
 
 It is SQL because the same query through models takes ten times as long, mostly to build the statement.
 """
@@ -39,7 +39,7 @@ _LOOK = f"{_COLUMNS}, FALSE, TRUE{_FROM}"
 _LOOK_FOR_RESTORES_TOO = f"{_COLUMNS}{_RESTORES}{_FROM}"
 """The query that also returns whether the machine has a restore, and whether any machine has one.
 
-Planning this takes the database a quarter more time for a check-in, so it is used only if the answer is not known
+Planning this takes the database a quarter more time for a checkin, so it is used only if the answer is not known
 (offer_cache.py).
 """
 _uuid = Machine._meta.get_field("uuid")
@@ -56,13 +56,13 @@ class PendingWork:
 
 
 def pending_work(uuid: UUID, secret: str, *, now: datetime) -> PendingWork | None:
-    """Return the work that waits for the machine and record its check-in, or return None if there is no work.
+    """Return the work that waits for the machine and record its checkin, or return None if there is no work.
 
     The switches of machine and storage are not checked here. Raises ApiForbidden.
     """
     look, last = (_LOOK_FOR_RESTORES_TOO, (now,)) if offer_cache.may_exist() else (_LOOK, ())
     latest = [moment for _days, moment in next_backup.latest_due_dates(now=now)]
-    values = (*authentication.recent_check_in_range(now), now, *latest, *last)
+    values = (*authentication.recent_checkin_range(now), now, *latest, *last)
     moments = [_moment.get_db_prep_value(value, connection) for value in values]
     with connection.cursor() as cursor:
         cursor.execute(look, [*moments, _uuid.get_db_prep_value(uuid, connection)])
@@ -76,5 +76,5 @@ def pending_work(uuid: UUID, secret: str, *, now: datetime) -> PendingWork | Non
     machine = Machine.from_db(connection.alias, ("id", "secret_hash", "active"), columns)
     authentication.require_machine_secret(machine, secret)
     if not is_noted:
-        authentication.write_check_in(machine, now=now)
+        authentication.write_checkin(machine, now=now)
     return PendingWork(machine.pk, bool(has_due), bool(has_restores)) if has_due or has_restores else None

@@ -120,7 +120,7 @@ def storage_ping_source_update(request: StoragePingSourceUpdateRequest) -> Empty
     storage, machine = _storage_and_machine(request.storage, request.machine.uuid, now=now)
     runs.record(machine, storage, request.machine.sources, now=now)
     leases.free_finished_lanes(machine, storage, now=now)
-    authentication.write_check_in(machine, now=now)
+    authentication.write_checkin(machine, now=now)
     return Empty()
 
 
@@ -144,7 +144,7 @@ def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswe
     leased = leases.heartbeat(machine, storage, now=now)
     if leased:
         # The machine does not check in during its session.
-        authentication.write_check_in(machine, now=now)
+        authentication.write_checkin(machine, now=now)
     return StorageHeartbeatAnswer(leased=leased)
 
 

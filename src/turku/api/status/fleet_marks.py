@@ -9,7 +9,7 @@ from django.db.models.functions import Coalesce
 from turku.api.backups.models import Source
 from turku.api.fleet import policies
 from turku.api.fleet.models import Machine, Storage
-from turku.api.queue.models import Slot, held
+from turku.api.queue.models import Slot, is_held_condition
 from turku.api.status import source_marks
 from turku.api.status.marks import (
     DEFAULT_LIMITS,
@@ -42,7 +42,7 @@ def storage_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) 
 
 
 def _seen_in_future(*, now: datetime) -> Q:
-    """Return a condition for rows whose last check-in was dated by a clock that was ahead."""
+    """Return a condition for rows whose last checkin was dated by a clock that was ahead."""
     return Q(last_seen__gt=now + COORDINATORS_TOLERANCE)
 
 
@@ -83,7 +83,7 @@ def _silent(*, now: datetime, limits: HealthLimits) -> Q:
     else:
         late = policies.silence_condition(lambda span: Q(last_seen__lt=now - span))
     late |= _seen_in_future(now=now)
-    at_work = Slot.objects.filter(held(now=now), date_begun__isnull=False)
+    at_work = Slot.objects.filter(is_held_condition(now=now), date_begun__isnull=False)
     return late & ~Q(pk__in=at_work.order_by().values("machine"))
 
 

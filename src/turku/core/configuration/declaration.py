@@ -43,6 +43,8 @@ class Key(msgspec.Struct, frozen=True):
     """Given a value of the declared type, return it as programs use it. Raises InvalidValue."""
     example: str = ""
     """A value to show where the key is required and missing, and in the commented examples."""
+    since: str = "2.0"
+    """The release that brought the key. The reference page knows the keys of the existing system."""
 
 
 class Section(msgspec.Struct, frozen=True):

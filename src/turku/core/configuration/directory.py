@@ -51,7 +51,7 @@ class MergedFiles:
 
 
 def merge(lower: dict[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``lower`` with ``upper`` laid over it, nested dictionaries key by key (contract, section 2)."""
+    """Return ``lower`` with ``upper`` laid over it, nested dictionaries key by key (configuration reference)."""
     result = dict(lower)
     for key, value in upper.items():
         below = result.get(key)

@@ -1,4 +1,4 @@
-"""Schedules of sources (contract, section 6).
+"""Schedules of sources (configuration reference).
 
 A schedule is ``hourly``, ``daily``, ``weekly``, ``monthly`` or a day's name, then optionally ``, HHMM`` or ``,
 HHMM-HHMM``. Or it is ``cron`` with a cron expression. A hash of the source's identity decides what the text leaves

@@ -87,11 +87,11 @@ def _fetch_everything(source: SourceTransfer, workspace: Workspace) -> tuple[Sou
     """Fetch the whole source. Return the options for further runs over the same tree, and the result.
 
     With ``--sparse`` rsync writes each kilobyte by itself, which takes twice as long. In an existing file it makes a
-    hole for each few zeros, so that an earlier snapshot shares those blocks no more. So files that have holes are
-    fetched first and by themselves if the machine names them. If it does not, large files that changed in place are.
-    In existing files our own code makes new holes.
+    hole for each few zeros, so that the file no longer shares those blocks with earlier snapshots. So files that have
+    holes are fetched first and by themselves if the machine names them. If it does not, large files that changed in
+    place are. In existing files our own code makes new holes.
     """
-    # Without history, the only tree is to be incomplete for one run and not for two.
+    # Without history this is the only copy, so it must not stay incomplete for two runs.
     with_holes = source.named_files_with_holes(_FILES_WITH_HOLES_SECONDS) if source.mode.keeps_history else None
     writes_in_place = workspace.writes_in_place and source.file_system.opens_read_only_files
     if not source.options.holes or (with_holes is None and not writes_in_place):

@@ -103,7 +103,7 @@ class SyncResult:
 
 
 def mode_name(order: SourceOrder, configuration: ReceivingConfig, machine_dir: Path) -> str:
-    """Return the snapshot mode of the source's backup (contract, sections 2 and 5).
+    """Return the snapshot mode of the source's backup (configuration reference).
 
     ``auto`` is settled for the volume that holds the machine's directory. Raises BackupFailed for a mode that this
     storage does not have.

@@ -326,7 +326,7 @@ class _BackupRun:
         mode.collect(lambda: self._clock.monotonic_seconds() < end)
 
     def _collect_after_failure(self) -> None:
-        """Delete the leavings of failed and killed runs for a while, because the next success may be far off."""
+        """Delete the leftovers of failed and killed runs for a while, because the next success may be far off."""
         end = self._clock.monotonic_seconds() + COLLECT_AFTER_FAILURE_SECONDS
         with suppress(TurkuError, OSError):
             deletion.collect(self._place, lambda: self._clock.monotonic_seconds() < end)

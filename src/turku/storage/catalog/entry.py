@@ -91,7 +91,7 @@ class CatalogEntry(NamedTuple):
     checked: int = 0
     """The time when the content was last compared with the checksum, in Unix seconds, or 0 for never."""
     attributes: bytes | None = None
-    """The digest of extended attributes and ACLs (``core.extended_attributes``), or ``NO_ATTRIBUTES`` for none.
+    """The digest of extended attributes and ACLs, or ``NO_ATTRIBUTES`` for none.
 
     None if they were not read yet.
     """

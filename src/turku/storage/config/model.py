@@ -110,7 +110,7 @@ class StorageState(Section, frozen=True, kw_only=True):
 
     @property
     def machines_dir(self) -> Path:
-        """The directory of links to the machines' directories (contract, section 5)."""
+        """The directory of links to the machines' directories (contract, "On the storage's disk")."""
         return self.var_dir / "machines"
 
 
@@ -357,7 +357,7 @@ class SessionLimits(Section, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=2, le=10_000)] | None,
         Key(
             "Most sessions of machines at once. As many more may be waiting for their request. Restores and browsing "
-            "take at most half of them, so that backups are not kept out. One machine has at most one check-in, two "
+            "take at most half of them, so that backups are not kept out. One machine has at most one checkin, two "
             "restores by hand, `machine_history_sessions`, and four sessions that have not sent their request. One "
             "more is refused with `lock-held`.",
             default_text="as many as fit into a quarter of the memory at 20 MiB each, 16 to 1000",

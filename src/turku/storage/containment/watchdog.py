@@ -165,7 +165,8 @@ class Watchdog:
     def total_written_bytes(self) -> int:
         """Return the bytes that the run used in the end, rather too many than too few.
 
-        Some file systems report no bytes. The space that the volume lost meanwhile then counts for the run.
+        The space that the volume lost meanwhile counts if it is more, with the writes of other runs. Some file systems
+        report no bytes.
         """
         return max(self.written_bytes, self._before.available_bytes - free_space(self.tree).available_bytes)
 

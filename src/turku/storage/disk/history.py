@@ -1,4 +1,4 @@
-"""The history of a source: its snapshots on disk, including those of an existing storage (contract, section 5)."""
+"""The history of a source: its snapshots on disk, including those of an existing storage."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

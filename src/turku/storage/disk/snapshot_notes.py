@@ -49,7 +49,7 @@ class Notes:
     compress: Compression = Compression.AUTO
     """The source's option when the snapshot was made. A restore compresses in the same way."""
     strategy: str = ""
-    """The strategy of the run (``strategy.Strategy``)."""
+    """The strategy of the run (``BackupStrategy``)."""
     strategy_reason: str = ""
     """The reason for a full run although there was a base."""
     preserved: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from turku.storage.fs import tree as fs
 
 @dataclass(frozen=True)
 class SnapshotRecord:
-    """The contract's ``<snapshot>.json`` (section 5) with our notes."""
+    """The contract's ``<snapshot>.json`` with our notes."""
 
     name: str
     base: str | None

@@ -1,4 +1,4 @@
-"""The paths of one source on a volume (contract, section 5), and the hidden names beside its snapshots.
+"""The paths of one source on a volume (contract, "On the storage's disk"), and the hidden names beside its snapshots.
 
 Names that begin with a dot belong to no history: neither this storage nor an existing one lists, prunes or links them.
 """
@@ -101,7 +101,7 @@ class SourceDirectory:
 
     def is_marked_in_place(self, tree: Path) -> bool:
         """Return True if the mark is about the directory ``tree``."""
-        # The inode tells. An existing storage that takes over for a while renames the tree and makes another.
+        # The inode identifies it: an existing storage that takes over for a while renames the tree and makes another.
         try:
             content = json.loads(fs.read_file(self.in_place_mark, limit_bytes=4096))
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The volumes: their free space, and the lookup and choice of a machine's volume (contract, section 5)."""
+"""Volumes: their free space, and the lookup and choice of a machine's volume (contract, "On the storage's disk")."""
 
 import logging
 import os
@@ -134,7 +134,7 @@ def choose_volume(configuration: StorageConfig) -> Volume:
     """Return a volume for a new machine.
 
     It is drawn by weight of free space among the volumes that accept new machines and are below their high-water mark
-    (contract, section 5). Raises NoVolume with the reason for each volume.
+    (contract, "On the storage's disk"). Raises NoVolume with the reason for each volume.
     """
     weights: list[tuple[Volume, int]] = []
     reasons: list[str] = []

@@ -65,7 +65,9 @@ class Removal:
         held = {uuid: current[uuid] for uuid in missing if now - since[uuid] < PAUSE_SECONDS}
         if not held:
             self._path.unlink(missing_ok=True)
-            _LOG.warning("%d machines are let in no more: another answer lacks them too", len(missing))
+            _LOG.warning(
+                "%d machines are no longer admitted: a second answer of the coordinator lacks them too", len(missing)
+            )
             return {}
         present = len(current)
         durable.write_json(self._path, msgspec.to_builtins(_Missing({uuid: since[uuid] for uuid in held}, present)))

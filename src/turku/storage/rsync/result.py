@@ -58,7 +58,7 @@ _MEANINGS = {
 
 
 def exit_status(exit_code: int) -> ExitStatus:
-    """Return success for 0, a warning for 24 (contract, section 4.5), and a failure for any other code.
+    """Return success for 0, a warning for 24 (contract, "A backup session", step 5), and a failure for any other code.
 
     ``exit_code`` is counted as in a shell: above 128, a signal ended rsync.
     """

@@ -1,4 +1,4 @@
-"""A machine's checkin: it asks what is due, backs it up, and reports it, source by source (contract, section 4)."""
+"""A machine's checkin: it asks what is due, backs it up, and reports it, source by source."""
 
 import functools
 import logging

@@ -1,4 +1,4 @@
-"""The agent's request of a session: JSON on standard input, ended by a line with a single ``.`` (contract, section 4).
+"""The agent's request of a session: JSON on standard input, ended by a line with a single ``.``.
 
 Reading it takes few imports, so that a refused or silent session costs little memory.
 """

@@ -102,7 +102,7 @@ class _Served:
                 )
 
     def _view(self, wanted: AccessRequest) -> HistoryView:
-        """Return the history that this session may see. Raises as ``access.require`` does."""
+        """Return the history that this session may see. Raises as ``access_grants.require`` does."""
         return HistoryView(self.configuration, access_grants.require(self.configuration, wanted), clock=self.clock)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The session of one machine: the forced command of its SSH key, from request to last report (contract, section 4).
+"""The session of one machine: the forced command of its SSH key, from request to last report.
 
 The machine's identity comes from the command's own argument, never from the machine's input.
 """

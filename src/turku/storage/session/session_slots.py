@@ -27,7 +27,7 @@ RESTORE_SESSIONS: Final = 2
 UNREAD_SESSIONS: Final = 4
 """Sessions of one machine that have not sent their request yet."""
 _SESSION_BYTES: Final = 20 * 1024 * 1024
-"""Memory of a session's program. Its rsync has a limit of its own."""
+"""Private memory of a session's program, rather too much. Its rsync has a limit of its own."""
 _SHARE_OF_MEMORY: Final = 0.25
 _FEWEST, _MOST = 16, 1000
 

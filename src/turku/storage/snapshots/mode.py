@@ -1,7 +1,7 @@
 """The interface of a snapshot mode: it prepares the workspace of rsync and commits the result to history.
 
 The sequence of a backup is ``prepare`` (which cleans up after killed runs), rsync in the workspace, and ``commit``. A
-failed run calls nothing more, and the next ``prepare`` uses its leavings. ``collect`` deletes the trees that are marked
+failed run calls nothing more, and the next ``prepare`` uses its leftovers. ``collect`` deletes trees that are marked
 for deletion.
 """
 
@@ -58,7 +58,7 @@ class SnapshotMode(ABC):
         self._mark_for_deletion(self.place.assembling)
 
     def tidy(self) -> None:
-        """Remove small leavings of killed runs, which is quick. A failure is a warning."""
+        """Remove small leftovers of killed runs, which is quick. A failure is a warning."""
         if not fs.is_directory(self.place.snapshots_dir):
             return
         try:
@@ -94,7 +94,7 @@ class SnapshotMode(ABC):
 class BuiltTree(SnapshotMode):
     """A mode that builds a tree under a hidden name beside the snapshots. The rename to its own name is the commit.
 
-    The next run uses or removes the leavings of a run that was killed before the rename.
+    The next run uses or removes the leftovers of a run that was killed before the rename.
     """
 
     keeps_history = True
@@ -121,7 +121,7 @@ class BuiltTree(SnapshotMode):
     def _follow_up(self, record: SnapshotRecord) -> None:
         place = self.place
         fs.write_symbolic_link(place.latest, record.name)
-        # The snapshot has the source's state, so the leavings of earlier runs are of no use.
+        # The snapshot has the source's state, so the leftovers of earlier runs are of no use.
         self._mark_for_deletion(place.staging, place.cloning, place.assembling, place.former_tree, place.working_tree)
         fs.unlink(place.in_place_mark)
         fs.unlink(place.unfinished_mark)

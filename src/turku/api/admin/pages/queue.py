@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from turku.api.admin import columns
 from turku.api.admin.model_admin import TurkuModelAdmin
 from turku.api.queue import capacity, leases, waiting_machines
-from turku.api.queue.models import Slot, StorageSlots, WaitingMachine, held
+from turku.api.queue.models import Slot, StorageSlots, WaitingMachine, is_held_condition
 from turku.errors import InvalidValue
 from turku.policy import queue
 
@@ -62,7 +62,7 @@ class StorageSlotsAdmin(TurkuModelAdmin):
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[StorageSlots]:
         now = self.now
-        taken = Slot.objects.filter(held(now=now), storage=OuterRef("storage"))
+        taken = Slot.objects.filter(is_held_condition(now=now), storage=OuterRef("storage"))
         waiting = waiting_machines.asking_machines(now=now).filter(storage=OuterRef("storage"))
         return StorageSlots.objects.annotate(
             running_count=_count(taken.filter(date_begun__isnull=False), "storage"),
@@ -87,7 +87,7 @@ def _count(rows: QuerySet[Any], group: str) -> Coalesce:
 
 
 def _states(now: datetime) -> dict[str, tuple[str, Q]]:
-    taken = held(now=now)
+    taken = is_held_condition(now=now)
     return {
         "running": ("running", taken & Q(date_begun__isnull=False)),
         "reserved": ("reserved", taken & Q(date_begun=None)),

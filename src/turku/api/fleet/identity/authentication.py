@@ -66,19 +66,19 @@ def require_machine_secret(machine: Machine | None, secret: str) -> None:
 
 
 def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
-    """Return the authenticated machine and record its check-in. Raises MalformedMessage, ApiForbidden."""
+    """Return the authenticated machine and record its checkin. Raises MalformedMessage, ApiForbidden."""
     return _present(*authenticate_machine(machine_uuid(uuid_text), secret), now=now)
 
 
 def require_storage(name_text: str, secret: str, *, now: datetime) -> Storage:
-    """Return the authenticated storage and record its check-in. Raises MalformedMessage, ApiForbidden."""
+    """Return the authenticated storage and record its checkin. Raises MalformedMessage, ApiForbidden."""
     return _present(*authenticate_storage(storage_name(name_text), secret), now=now)
 
 
 def _present(caller: Caller | None, is_proved: bool, *, now: datetime) -> Caller:  # noqa: FBT001
     if caller is None or not is_proved:
         raise invalid_credentials()
-    record_check_in(caller, now=now)
+    record_checkin(caller, now=now)
     return caller
 
 
@@ -107,14 +107,14 @@ def lock_active(caller: Caller | None) -> Caller:
     return found
 
 
-def record_check_in(caller: Machine | Storage, *, now: datetime) -> None:
+def record_checkin(caller: Machine | Storage, *, now: datetime) -> None:
     """Write that the caller was seen, unless that was written less than a minute ago."""
-    earliest, latest = recent_check_in_range(now)
+    earliest, latest = recent_checkin_range(now)
     if caller.date_checked_in is None or not earliest < caller.date_checked_in < latest:
-        write_check_in(caller, now=now)
+        write_checkin(caller, now=now)
 
 
-def recent_check_in_range(now: datetime) -> tuple[datetime, datetime]:
+def recent_checkin_range(now: datetime) -> tuple[datetime, datetime]:
     """Return the range in which a ``date_checked_in`` is recent enough to be left alone.
 
     The clocks of coordinators differ a little. A date from a clock that was far ahead must not stay for ever.
@@ -122,11 +122,11 @@ def recent_check_in_range(now: datetime) -> tuple[datetime, datetime]:
     return now - CHECK_IN_RESOLUTION, now + CHECK_IN_RESOLUTION
 
 
-def write_check_in(caller: Machine | Storage, *, now: datetime) -> None:
-    """Write the check-in. It is SQL because nearly every call runs it."""
+def write_checkin(caller: Machine | Storage, *, now: datetime) -> None:
+    """Write the checkin. It is SQL because nearly every call runs it."""
     column = caller._meta.get_field("date_checked_in")
     moment, earliest, latest = (
-        column.get_db_prep_value(value, connection) for value in (now, *recent_check_in_range(now))
+        column.get_db_prep_value(value, connection) for value in (now, *recent_checkin_range(now))
     )
     # Conditional, so that of many calls in the same moment one writes.
     statement = (

@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 
 def leave_room(_apps, schema_editor):
-    """Leave room in the pages of PostgreSQL's table, so that a check-in updates its row in place."""
+    """Leave room in the pages of PostgreSQL's table, so that a checkin updates its row in place."""
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute("ALTER TABLE fleet_machine SET (fillfactor = 80)")
 
@@ -133,7 +133,7 @@ class Migration(migrations.Migration):
                 ('quota_bytes', models.PositiveBigIntegerField(blank=True, help_text='Bytes that all sources of a machine may use together.', null=True, verbose_name='quota')),
                 ('delay_hours', models.PositiveIntegerField(blank=True, help_text='Hours until a weakening change takes effect on history. The default is 168, seven days.', null=True, validators=[django.core.validators.MaxValueValidator(87840)], verbose_name='delay')),
                 ('weakening_allowed', models.BooleanField(blank=True, help_text='If not, a weakening change waits until an operator applies it.', null=True)),
-                ('silent_after_hours', models.PositiveIntegerField(blank=True, help_text='Hours without a check-in after which a machine counts as silent. The default of 1 suits servers. 336, which is 14 days, suits laptops.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(8784)], verbose_name='silent after')),
+                ('silent_after_hours', models.PositiveIntegerField(blank=True, help_text='Hours without a checkin after which a machine counts as silent. The default of 1 suits servers. 336, which is 14 days, suits laptops.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(8784)], verbose_name='silent after')),
                 ('comment', models.CharField(blank=True, max_length=200)),
                 ('auth', models.OneToOneField(blank=True, help_text='For the machines registered with it.', limit_choices_to={'kind': 'machine_reg'}, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='%(class)s', to='fleet.auth')),
                 ('machine', models.OneToOneField(blank=True, help_text='For this machine alone.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='%(class)s', to='fleet.machine')),

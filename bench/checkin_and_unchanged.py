@@ -1,6 +1,6 @@
 """Two figures of everyday life: a ping with nothing due, and a backup of 5,000 unchanged files, both end to end.
 
-Run by hand from the checkout: `.venv/bin/python -m bench.check_in_and_unchanged [--rounds N]`. Everything runs on
+Run by hand from the checkout: `.venv/bin/python -m bench.checkin_and_unchanged [--rounds N]`. Everything runs on
 loopback as installed commands: coordinator on SQLite, sshd, storage, agent. Each figure is the median of its rounds,
 with the fastest and slowest, and stands beside what the same machine needs for the least that could be done instead.
 """
@@ -101,7 +101,7 @@ def main() -> None:
 
         least = measure(bare, rounds, before=lambda: command.run(["rm", "-rf", target], timeout_seconds=60))
         report(
-            f"backup of {FILES:,} unchanged files: check-in, tunnel, transfer, snapshot, retention, report",
+            f"backup of {FILES:,} unchanged files: checkin, tunnel, transfer, snapshot, retention, report",
             unchanged,
             goal_seconds=UNCHANGED_GOAL_SECONDS,
             least="a bare local rsync --link-dest",

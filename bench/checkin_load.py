@@ -1,4 +1,4 @@
-"""Check-ins of random machines against a coordinator, by wrk (Debian package `wrk`): many more than Python can send."""
+"""Checkins of random machines against a coordinator, by wrk (Debian package `wrk`): many more than Python can send."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def require() -> None:
 
 
 def measure(url: str, callers: Path, *, seconds: int, connections: int, keep_alive: bool, seed: int = 1) -> Figure:
-    """The figure of ``seconds`` of check-ins at ``url`` (.../v1), each by a random line of ``callers``.
+    """The figure of ``seconds`` of checkins at ``url`` (.../v1), each by a random line of ``callers``.
 
     Every connection sends its next request as soon as it is answered: the load is as much as the coordinator takes.
     Without ``keep_alive`` each request makes a connection of its own, as agents do.
     """
-    script = callers.with_name("check_in.lua")
+    script = callers.with_name("checkin.lua")
     script.write_text(_SCRIPT)
     wrk = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
     mode = "keep-alive" if keep_alive else "close"
