@@ -78,6 +78,9 @@ class CoordinatorInProcess:
             os.environ["TURKU_DATABASE_URL"] = database_url
         self.clock = clock
         self.costs: dict[str, CallCost] = {}
+        from turku.api.cli import create_files
+
+        create_files()
         from turku.api.project.wsgi import application
 
         self._application = application

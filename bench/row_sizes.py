@@ -88,6 +88,9 @@ def main() -> None:
         os.environ["DJANGO_SETTINGS_MODULE"] = "turku.api.project.settings"
         import django
 
+        from turku.api.cli import create_files
+
+        create_files()
         django.setup()
         from django.core.management import call_command
         from django.db import connections

@@ -17,7 +17,7 @@ from django.conf import settings as django_settings
 from hypothesis import settings as hypothesis_settings
 from tests.support import rsync_programs
 
-from turku.api.configuration import environment
+from turku.api.configuration import environment, key_file
 
 if "TURKU_DATABASE_URL" in os.environ:
     raise pytest.UsageError("TURKU_DATABASE_URL is set: the tests bring their own databases; unset it")
@@ -33,6 +33,7 @@ os.environ["TURKU_STATE_DIR"] = str(_STATE_DIR)
 # pytest-django reads the settings before any conftest. Their values from the environment are replaced.
 django_settings.TURKU_ENVIRONMENT = environment.read(os.environ)
 django_settings.TURKU_SETTING_ERRORS = []
+key_file.generate_if_missing(django_settings.TURKU_ENVIRONMENT.hash_key_file)
 
 # No deadline per example: two shared cores make single examples slow now and then.
 hypothesis_settings.register_profile("turku", max_examples=100, deadline=None)

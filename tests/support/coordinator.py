@@ -30,6 +30,7 @@ from typing import Any, Self
 
 import requests
 
+from turku.api.configuration import key_file
 from turku.core import durable
 from turku.demo.private_coordinator import PrivateCoordinator
 from turku.demo.programs import DIRECTORY as PROGRAMS
@@ -51,6 +52,8 @@ class Coordinator(PrivateCoordinator):
         durable.make_private_directory(self.state_dir)
         shutil.copyfile(_migrated(), database)
         database.chmod(0o600)
+        key_file.generate_if_missing(self.state_dir / "secret_key")
+        key_file.generate_if_missing(self.state_dir / "hash_key")
         self.start()
         return self
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 from turku.core import durable, log
 from turku.core.cli import entry as program_entry
 from turku.core.cli.program import Program
-from turku.errors import CommandFailed, ConfigurationError, TurkuError
+from turku.errors import CommandFailed, ConfigurationError, DurableWriteFailed
 
 PROGRAM = Program(
     "turku-api",
@@ -31,8 +31,8 @@ PROGRAM = Program(
 _SHOWING = {"-h", "--help", "--version"}
 
 
-def _prepare(*, shows_only: bool) -> None:
-    """Choose the settings, set up logging and Django, and create the state directory unless help is shown."""
+def _prepare(*, creates: bool) -> None:
+    """Choose the settings, and set up logging and Django. With ``creates``, create the files that are missing."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.project.settings")
     # Django's commands write colours as control sequences, which the guarded output would escape.
     os.environ.setdefault("DJANGO_COLORS", "nocolor")
@@ -47,20 +47,28 @@ def _prepare(*, shows_only: bool) -> None:
             "the coordinator's part of Turku is not installed here",
             hint="on the coordinator's host, install the extra: pip install 'turku[api]'",
         ) from None
-    from turku.api.configuration import environment
-
-    state_dir: Path = environment.read(os.environ).state_dir
-    if shows_only:
-        # A key that the settings generate would belong to the user who reads the help.
-        os.environ["TURKU_SECRET_KEY_FILE"] = os.devnull
-    elif not state_dir.is_dir():
-        try:
-            durable.make_private_directory(state_dir)
-        except TurkuError as error:
-            raise ConfigurationError(
-                f"{error.message}", hint="set TURKU_STATE_DIR to a directory that this user may write"
-            ) from error
+    if creates:
+        create_files()
     django.setup()
+
+
+def create_files() -> None:
+    """Create the state directory, the keys and an empty SQLite database, where they are missing."""
+    from turku.api.configuration import environment, key_file
+
+    settings = environment.read(os.environ)
+    try:
+        durable.make_private_directory(settings.state_dir)
+        if not settings.secret_key:
+            key_file.generate_if_missing(settings.secret_key_file)
+        if not settings.hash_keys:
+            key_file.generate_if_missing(settings.hash_key_file)
+        if settings.database.engine == "sqlite3":
+            durable.write_new_text(Path(settings.database.name), "")
+    except DurableWriteFailed as error:
+        raise ConfigurationError(
+            f"{error.message}", hint="set TURKU_STATE_DIR to a directory that this user may write"
+        ) from error
 
 
 def _quieten_django() -> None:
@@ -82,8 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     if word.startswith("turku_"):
         # The existing system has auth-create as turku_auth_create.
         word = word.removeprefix("turku_").replace("_", "-")
-    _prepare(shows_only=word == "help" or not _SHOWING.isdisjoint((word, *rest)))
-    from django.conf import settings
+    _prepare(creates=word == "migrate" and _SHOWING.isdisjoint(rest))
     from django.core.management import execute_from_command_line, get_commands
     from django.db import DatabaseError
 
@@ -95,10 +102,9 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         return PROGRAM.main([word, *rest])
     except DatabaseError as error:
-        raise ConfigurationError(
-            f"the database {settings.DATABASES['default']['NAME']} cannot be used: {' '.join(str(error).split())}",
-            hint="is it set up (`turku-api migrate`) and reachable (TURKU_DATABASE_URL, TURKU_STATE_DIR)?",
-        ) from error
+        from turku.api.commands.setup import unusable_database
+
+        raise unusable_database(error) from error
 
 
 def _entry_of(*words: str) -> Callable[[], NoReturn]:

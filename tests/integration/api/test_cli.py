@@ -81,10 +81,28 @@ def test_health_is_a_nagios_check(state_dir: Path) -> None:
     assert completed.stdout.startswith(b"OK: ")
 
 
-def test_health_without_a_database_is_critical(tmp_path: Path) -> None:
-    completed = run("turku_health", state_dir=tmp_path)
-    assert completed.exit_code == 2
-    assert completed.stdout.startswith(b"CRITICAL: ")
+@pytest.mark.parametrize(
+    ("words", "exit_code"), [(["health"], 2), (["restore", "list"], 78), (["serve"], 78), (["showmigrations"], 1)]
+)
+def test_only_migrate_creates_a_state_directory(tmp_path: Path, words: list[str], exit_code: int) -> None:
+    completed = run("turku-api", *words, state_dir=tmp_path / "missing" / "state")
+    text = completed.stdout.decode() + "\n".join(completed.last_lines)
+    assert "if this coordinator had data, the file is missing: restore its copy" in text
+    assert completed.exit_code == exit_code
+    assert text.startswith("CRITICAL: the database ") == (words == ["health"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_file_that_is_gone_does_not_become_an_empty_one(tmp_path: Path) -> None:
+    assert run("turku-api", "migrate", state_dir=tmp_path).exit_code == 0
+    database = tmp_path / "db.sqlite3"
+    database.unlink()
+    for words in (("health",), ("back-up-now", "x"), ("createsuperuser", "--noinput", "--username=a", "--email=")):
+        completed = run("turku-api", *words, state_dir=tmp_path)
+        text = completed.stdout.decode() + "\n".join(completed.last_lines)
+        assert completed.exit_code == (2 if words == ("health",) else 78)
+        assert f"the database {database} cannot be used: the file is missing" in text
+    assert not database.exists()
 
 
 def test_clean_logs_takes_sane_days_only(state_dir: Path) -> None:
@@ -115,7 +133,7 @@ def test_serve_refuses_a_database_of_other_hash_keys(tmp_path: Path) -> None:
     with Coordinator(tmp_path / "state") as coordinator:
         coordinator.create_auth("machine_reg")
         coordinator.stop()
-        (coordinator.state_dir / "hash_key").unlink()
+        (coordinator.state_dir / "hash_key").write_text("another key that is long enough for a hash key\n")
         with pytest.raises(CommandFailed) as caught:
             coordinator.start()
         assert "this database belongs to" in caught.value.details

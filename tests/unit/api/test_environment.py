@@ -73,16 +73,21 @@ def test_bad_database_urls_are_refused(url: str) -> None:
 
 def test_a_key_file_is_made_once_and_private(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    first = key_file.read_or_generate(path)
+    with pytest.raises(ConfigurationError, match="is missing") as raised:
+        key_file.read(path)
+    assert "restore its copy" in raised.value.hint
+    key_file.generate_if_missing(path)
+    first = key_file.read(path)
     assert len(first.reveal()) == key_file.KEY_LENGTH
     assert path.stat().st_mode & 0o777 == 0o600
-    assert key_file.read_or_generate(path) == first
+    key_file.generate_if_missing(path)
+    assert key_file.read(path) == first
     assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    key_file.read_or_generate(path)
+    key_file.generate_if_missing(path)
     path.chmod(0o644)
     with pytest.raises(ConfigurationError, match="0644"):
         key_file.read(path)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.support.api_cast import Cast, introduce
 
+from turku.api.configuration import key_file
 from turku.api.fleet.identity import hash_keys, keyring
 from turku.api.fleet.identity.keyring import Keyring, Purpose, UnknownHashKey
 from turku.api.fleet.models import Auth, HashKey, Machine
@@ -25,6 +26,7 @@ def own_keys(settings: Any, tmp_path: Path, db: None) -> Iterator[Path]:
     """A hash key file of the test's own."""
     path = tmp_path / "hash_key"
     settings.TURKU_ENVIRONMENT = dataclasses.replace(settings.TURKU_ENVIRONMENT, hash_key_file=path)
+    key_file.generate_if_missing(path)
     keyring.forget()
     yield path
     keyring.forget()

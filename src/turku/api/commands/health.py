@@ -7,6 +7,7 @@ from functools import partial
 
 from django.db import DatabaseError
 
+from turku.api.commands.setup import unusable_database
 from turku.api.status import fleet_health
 from turku.api.status.marks import DEFAULT_LIMITS, HealthLimits
 from turku.core.cli.arguments import number
@@ -32,8 +33,8 @@ def run(options: argparse.Namespace, say: Say) -> int:
     try:
         state = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=options.verbose, limits=limits)
     except DatabaseError as error:
-        problem = " ".join(str(error).split())
-        say(f"CRITICAL: the database cannot be read: {problem} (is it set up? turku-api migrate)")
+        problem = unusable_database(error)
+        say(f"CRITICAL: {problem.message} ({problem.hint})")
         return _CRITICAL
     say(state.summary)
     for group in state.groups:

@@ -1,4 +1,4 @@
-"""Key files: generated once, private, and the same for all processes that start at the same time."""
+"""Key files: generated once, by `turku-api migrate`, and private."""
 
 import os
 import stat
@@ -10,6 +10,9 @@ from turku.errors import ConfigurationError
 
 KEY_LENGTH = 64
 """Characters of a generated key: 380 bits."""
+MISSING_HINT = (
+    "if this coordinator had data, the file is missing: restore its copy; only for a new coordinator: turku-api migrate"
+)
 _FILE_LIMIT_BYTES = 64 * 1024
 _FEWEST_CHARACTERS = 8
 """Distinct characters of a random key. 64 letters and digits have about 40."""
@@ -24,6 +27,8 @@ def read(path: Path) -> Secret:
         text = content.decode("utf-8").strip()
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: is missing", hint=MISSING_HINT) from None
     except OSError as error:
         raise ConfigurationError(
             f"{path}: cannot be read: {error.strerror}", hint="does the file belong to the user that runs turku-api?"
@@ -44,13 +49,7 @@ def read(path: Path) -> Secret:
     return Secret(text)
 
 
-def read_or_generate(path: Path) -> Secret:
-    """Return the key in the file. A missing file is generated. Its directory must exist. Raises ConfigurationError."""
-    try:
-        is_missing = not path.exists()
-    except OSError:
-        # The directory is not accessible. Reading the file reports that.
-        is_missing = False
-    if is_missing:
+def generate_if_missing(path: Path) -> None:
+    """Write a new key if there is no file. The directory must exist. Raises DurableWriteFailed."""
+    if not os.path.lexists(path):
         durable.write_new_text(path, generate_secret(KEY_LENGTH).reveal() + "\n")
-    return read(path)

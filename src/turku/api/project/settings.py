@@ -1,10 +1,10 @@
 """Django's settings, made from the environment alone (docs/reference/configuration.md lists the variables).
 
-Importing them never fails. It generates a missing secret key if the state directory exists, and changes nothing else.
-Errors become system checks (checks.py).
+Importing them never fails and changes nothing. Errors become system checks (checks.py).
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from turku.api.configuration import environment, key_file
@@ -36,7 +36,7 @@ def _secret_key() -> Secret:
     if TURKU_ENVIRONMENT.secret_key:
         return TURKU_ENVIRONMENT.secret_key
     try:
-        found = key_file.read_or_generate(TURKU_ENVIRONMENT.secret_key_file)
+        found = key_file.read(TURKU_ENVIRONMENT.secret_key_file)
         if len(found.reveal()) < environment.SECRET_KEY_LENGTH:
             raise ConfigurationError(
                 f"{TURKU_ENVIRONMENT.secret_key_file}: is shorter than {environment.SECRET_KEY_LENGTH} characters",
@@ -64,6 +64,8 @@ def _database() -> dict[str, Any]:
         "CONN_HEALTH_CHECKS": True,
     }
     if database.engine == "sqlite3":
+        # Only `turku-api migrate` creates the file. A missing file must not become an empty database.
+        result["NAME"] = f"{Path(database.name).as_uri()}?mode=rw"
         result["OPTIONS"] = {
             # A writer takes the lock at once, so that the database does not change between its reads and writes.
             "transaction_mode": "IMMEDIATE",

@@ -98,8 +98,8 @@ def make_key(text: str) -> DigestKey:
 
 
 def load(environment: Environment) -> Keyring:
-    """Return the keyring of that environment. A missing key file is generated. Raises ConfigurationError."""
-    text = environment.hash_keys or key_file.read_or_generate(environment.hash_key_file)
+    """Return the keyring of that environment. Raises ConfigurationError."""
+    text = environment.hash_keys or key_file.read(environment.hash_key_file)
     lines = [line.strip() for line in text.reveal().splitlines()]
     return Keyring(tuple(make_key(line) for line in lines if line))
 
