@@ -1,9 +1,14 @@
-"""Sizes and durations as people read them, in terminals and on pages."""
+"""Counts, sizes and durations as people read them, in terminals and on pages."""
 
 from datetime import timedelta
 
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _DURATION_UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1)))
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return a count with its noun, such as ``1 file`` or ``5,000 files``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def size(size_bytes: float) -> str:

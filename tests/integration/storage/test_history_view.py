@@ -268,7 +268,7 @@ def test_a_choice_is_settled_once(
         machine.days(2)
     assert coordinator.told == [None, newest, None]
     machine.place.snapshot(newest).rename(machine.place.snapshots_dir / "gone")
-    with pytest.raises(NotInHistory, match="is not kept here") as refused:
+    with pytest.raises(NotInHistory, match="is not on this storage") as refused:
         Asker(machine, coordinator.permitted(machine, monkeypatch))
     assert not any(name in f"{refused.value.message}{refused.value.hint}" for name in machine.snapshots())
 

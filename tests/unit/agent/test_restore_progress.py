@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from turku.agent.restore import result
-from turku.agent.restore.result import ProgressDisplay, RestoreProgress, RestoreResult, count_of
+from turku.agent.restore.result import ProgressDisplay, RestoreProgress, RestoreResult
+from turku.core.units import count_of
 
 WHOLE = RestoreResult("whole", "etc_1", Path("/srv/x"), files=5000, size_bytes=2**20, verified=5000, seconds=2.0)
 

@@ -33,7 +33,7 @@ def test_all_sources_of_a_machine_are_due_again() -> None:
 def test_named_sources_of_a_machine_named_by_its_unit_are_due_again() -> None:
     cast = api_cast.introduce()
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
-    _run("web-0", "home")
+    assert _run("web-0", "home") == "1 of 1 source of machine web-0 is due now\n"
     assert set(cast.alice.due()) == {"home"}
 
 

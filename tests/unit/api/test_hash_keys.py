@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.api_cast import Cast, introduce
+from tests.support.api_cast import Cast, introduce, turku_api
 
 from turku.api.configuration import key_file
 from turku.api.fleet.identity import hash_keys, keyring
@@ -74,6 +74,7 @@ def test_after_a_rotation_each_credential_moves_when_it_is_used(own_keys: Path) 
     cast.machine().update_config({})
     cast.storage("other").update_config()
     assert hash_keys.usage() == {old_id: 0, new_id: 6}
+    assert turku_api("hash-key", "list")[1] == f"{new_id}  6 credentials  newest\n{old_id}  0 credentials  older\n"
     hash_keys.retire(old_id)
     assert [key.id for key in keyring.current().keys] == [new_id]
     assert cast.alice.due()

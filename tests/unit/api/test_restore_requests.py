@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.support.api_cast import Cast
+from tests.support.api_cast import Cast, turku_api
 from tests.support.restore_requests import ANN, BEN, EVE, Pickup, Refused, ask_for, request_access, row_of
 from tests.support.v1_client import V1Machine, V1Storage
 
@@ -367,3 +367,25 @@ def test_the_list_of_a_terminal_cuts_nothing(
     left_out = next((line for line in lines if line.startswith("(no room for: ")), "")
     for column, cell in (("by", ANN.name), ("onto", f"{request.target}:{request.directory}")):
         assert any(cell in line for line in lines) is not (column in left_out.split(";")[0].split(": ")[-1].split(", "))
+
+
+def test_the_list_says_why_a_request_waits_or_failed(cast: Cast) -> None:
+    approved(ask_for(cast.alice))
+    request, agent = approved(ask_for(cast.alice)), Pickup(cast.alice)
+    agent.tell(request, "picked_up")
+    agent.tell(request, "failed", message="no such snapshot\nmore of it")
+    [failed, why_failed, waiting, why_waiting] = turku_api("restore", "list", "--all")[1].splitlines()
+    assert (failed.split("\t")[2], why_failed) == ("failed", "  why: no such snapshot")
+    assert (waiting.split("\t")[2], why_waiting) == (
+        "waits for the machine",
+        "  why: the machine has not checked in since",
+    )
+
+
+def test_a_request_that_waits_for_approval_names_the_command(cast: Cast) -> None:
+    text = turku_api("restore", "request", cast.alice.uuid, "etc", "--directory=/srv/new", "--reason=T42")[1]
+    request = RestoreRequest.objects.get()
+    assert text.endswith(f"Approve it: turku-api restore approve {str(request.pk)[:8]}\n")
+    RestorePolicy.objects.create(approvals=0)
+    text = turku_api("restore", "request", cast.alice.uuid, "etc", "--directory=/srv/new", "--reason=T42")[1]
+    assert "Approve it" not in text

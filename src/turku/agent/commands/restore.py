@@ -12,14 +12,14 @@ from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.restore import browse, manifest
 from turku.agent.restore import run as restore_run
 from turku.agent.restore.job import PlannedRestore, RestoreJob
-from turku.agent.restore.result import ProgressDisplay, RestoreResult, count_of
+from turku.agent.restore.result import ProgressDisplay, RestoreResult
 from turku.agent.state import staging_records
 from turku.browse.arguments import snapshot_choice
 from turku.core.cli import options as common
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command, OneOf
 from turku.core.log import one_line
-from turku.core.units import size
+from turku.core.units import count_of, size
 from turku.errors import RestoreIncomplete, TurkuError, UsageError
 
 

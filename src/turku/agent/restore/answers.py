@@ -17,12 +17,13 @@ from pathlib import Path
 import msgspec
 
 from turku.agent.restore import manifest
-from turku.agent.restore.result import ProblemList, count_of
+from turku.agent.restore.result import ProblemList
 from turku.agent.restore.verification import Verification
 from turku.core.filesystem import directory_tree, holes, posix_acl, removal
 from turku.core.filesystem.paths import split
 from turku.core.filesystem.spool import Spool
 from turku.core.log import one_line
+from turku.core.units import count_of
 from turku.errors import MalformedMessage, TurkuError
 from turku.protocol.restore_messages import (
     WITH_HOLES_LIMIT,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from turku.core.log import one_line
-from turku.core.units import size
+from turku.core.units import count_of, size
 
 NAMED_LIMIT = 1000
 _SHOWN_PROBLEMS = 20
@@ -110,11 +110,6 @@ class RestoreResult:
         more = len(self.problems) + self.further_problems - len(shown)
         warnings = [f"  {warning}" for warning in self.warnings]
         return [self.summary, *warnings, *shown, *([f"  and {more:,} more"] if more > 0 else [])]
-
-
-def count_of(count: int, noun: str) -> str:
-    """Return a count with its noun, such as ``1 file`` or ``5,000 files``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)

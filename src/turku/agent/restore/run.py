@@ -20,7 +20,7 @@ from turku.agent.restore import session as history_session
 from turku.agent.restore.answers import AnswerReader, UnsupportedAttributes
 from turku.agent.restore.job import PlannedRestore, RestoreJob, planned_restore
 from turku.agent.restore.placement.placement import Placement
-from turku.agent.restore.result import ProblemList, RestoreProgress, RestoreResult, count_of
+from turku.agent.restore.result import ProblemList, RestoreProgress, RestoreResult
 from turku.agent.restore.session import HistorySession
 from turku.agent.restore.staging import staging_directory, target
 from turku.agent.restore.staging.target import PreparedTarget
@@ -31,7 +31,7 @@ from turku.agent.rsyncd.config_text import Module
 from turku.agent.tunnel import ssh_tunnel
 from turku.agent.tunnel.trusted_storages import Address
 from turku.core.log import one_line
-from turku.core.units import size
+from turku.core.units import count_of, size
 from turku.errors import MalformedMessage, RestoreFailed, TurkuError
 from turku.protocol.restore_messages import (
     MODULE,

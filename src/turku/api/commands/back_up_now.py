@@ -12,6 +12,7 @@ from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
+from turku.core.units import count_of
 from turku.errors import UsageError
 from turku.policy.machine_choice import MACHINE_HELP
 
@@ -27,7 +28,8 @@ def run(options: argparse.Namespace, say: Say) -> int:
             raise UsageError(f"machine {machine} has no source {', '.join(sorted(missing))}")
     now = SYSTEM_CLOCK.now()
     count = back_up_now(sources, actor=log.COMMAND_LINE, now=now)
-    say(f"{count} of {sources.count()} sources of machine {machine} are due now")
+    verb = "is" if count == 1 else "are"
+    say(f"{count} of {count_of(sources.count(), 'source')} of machine {machine} {verb} due now")
     silent = silent_sentence(sources, now=now)
     if silent:
         say(one_line(silent))

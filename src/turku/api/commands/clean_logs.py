@@ -8,6 +8,7 @@ from turku.core.cli.arguments import count
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.units import count_of
 
 _LONGEST_DAYS = 36_500
 
@@ -15,7 +16,7 @@ _LONGEST_DAYS = 36_500
 def run(options: argparse.Namespace, say: Say) -> int:
     """Delete the records of runs that are older than a number of days."""
     deleted = runs.delete_old(older_than_days=options.days, now=SYSTEM_CLOCK.now())
-    say(f"{deleted} record{'' if deleted == 1 else 's'} deleted.")
+    say(f"{count_of(deleted, 'record')} deleted.")
     return 0
 
 

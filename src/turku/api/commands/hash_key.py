@@ -8,15 +8,16 @@ from turku.api.fleet.identity import hash_keys, keyring
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.units import count_of
 
 
 def show(_options: argparse.Namespace, say: Say) -> int:
-    """Print the keys, and how many credentials each protects."""
-    newest = keyring.current().newest.id
-    ours = {key.id for key in keyring.current().keys}
-    for key_id, count in hash_keys.usage().items():
-        remark = "newest" if key_id == newest else "older" if key_id in ours else "NOT HELD HERE"
-        say(f"{key_id}  {count} credentials  {remark}")
+    """Print the keys, newest first, and how many credentials each protects."""
+    usage = hash_keys.usage()
+    ours = [key.id for key in keyring.current().keys]
+    for key_id in (*ours, *(usage.keys() - ours)):
+        remark = "newest" if key_id == ours[0] else "older" if key_id in ours else "NOT HELD HERE"
+        say(f"{key_id}  {count_of(usage.get(key_id, 0), 'credential')}  {remark}")
     return 0
 
 

@@ -17,6 +17,7 @@ from turku.core.cli.arguments import number
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.units import count_of
 from turku.errors import InvalidValue, UsageError
 from turku.policy.machine_choice import MACHINE_HELP
 
@@ -69,7 +70,7 @@ def _confirm_withdrawal(options: argparse.Namespace, say: Say) -> int:
                 hint="turku-api health --verbose names those that are withdrawn",
             )
     count = operator_actions.confirm_withdrawal(sources, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
-    say(f"{count} withdrawn source{'' if count == 1 else 's'} of machine {machine} confirmed.")
+    say(f"{count_of(count, 'withdrawn source')} of machine {machine} confirmed.")
     return 0
 
 

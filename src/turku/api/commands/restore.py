@@ -66,19 +66,20 @@ def _request(options: argparse.Namespace, say: Say) -> int:
         f"{description.subject_text(request)} of {machine}, onto {request.target}, into {request.directory}\n"
         "The machine restores only into directories that its own configuration allows (remote_restore)."
     )
+    if request.state == RequestState.REQUESTED:
+        say(f"Approve it: turku-api restore approve {str(request.pk)[:8]}")
     return 0
 
 
 def _list(options: argparse.Namespace, say: Say) -> int:
     """Print the requests, newest first."""
     transitions.expire(now=SYSTEM_CLOCK.now())
-    rows = RestoreRequest.objects.select_related("source__machine", "target")
-    rows = rows if options.all else rows.filter(state__in=OPEN)
-    shown = [description.message_fields(row) for row in rows[:_LISTED]]
+    found = RestoreRequest.objects.select_related("source__machine__storage", "target")
+    rows = list((found if options.all else found.filter(state__in=OPEN))[:_LISTED])
     if options.json:
-        say(json_text(shown, indent=4))
+        say(json_text([description.message_fields(row) for row in rows], indent=4))
         return 0
-    if not shown:
+    if not rows:
         say("No restore request is open." if not options.all else "There is no restore request.")
         return 0
     table.show(
@@ -93,10 +94,11 @@ def _list(options: argparse.Namespace, say: Say) -> int:
                 f"{row.target}:{row.directory}",
                 description.subject_text(row),
             )
-            for row in rows[:_LISTED]
+            for row in rows
         ),
         say,
         drop=("by", "requested", "onto"),
+        notes=[f"why: {reason}" if (reason := description.reason_text(row)) else "" for row in rows],
     )
     return 0
 

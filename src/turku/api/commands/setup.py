@@ -11,6 +11,7 @@ from django.db import DatabaseError
 from turku.api.configuration.key_file import MISSING_HINT
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Run
+from turku.core.units import count_of
 from turku.errors import ConfigurationError
 
 
@@ -22,7 +23,7 @@ def configured(step: Callable[[argparse.Namespace, Say], int]) -> Run:
         if errors:
             lines = [f"  {message.id}: {message.msg} {message.hint or ''}".rstrip() for message in errors]
             raise ConfigurationError(
-                f"the settings have {len(errors)} error{'s' if len(errors) > 1 else ''}:\n" + "\n".join(lines),
+                f"the settings have {count_of(len(errors), 'error')}:\n" + "\n".join(lines),
                 hint="fix the variables named above",
             )
         return step(options, print)

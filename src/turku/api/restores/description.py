@@ -56,6 +56,13 @@ def waiting_reason(request: RestoreRequest) -> str:
     )
 
 
+def reason_text(request: RestoreRequest) -> str:
+    """Return the reason for which a request waits for its machine or was not done whole, or an empty text."""
+    if request.state in (RequestState.PARTIAL, RequestState.FAILED, RequestState.REFUSED):
+        return request.message.partition("\n")[0]
+    return waiting_reason(request)
+
+
 def _values(request: RestoreRequest, *names: str) -> dict[str, Any]:
     return {name: getattr(request, name) for name in names}
 

@@ -35,16 +35,21 @@ def show(
     *,
     right: Sequence[str] = (),
     drop: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     """Print the rows. ``right`` names the columns of figures. Control characters are escaped.
+
+    Each of the ``notes`` that is not empty is printed below its row, indented.
 
     No cell is ever cut. On a narrow terminal the columns in ``drop`` are omitted, the first one first, and a last line
     names them. Where that is not enough, a row takes several lines.
     """
     clean = ([one_line(cell) for cell in row] for row in rows)
     if not sys.stdout.isatty():
-        for row in clean:
+        for row, note in itertools.zip_longest(clean, notes, fillvalue=""):
             say("\t".join(row))
+            if note:
+                say(f"  {one_line(note)}")
         return
     first = list(itertools.islice(clean, _DRAWN_ROWS + 1))
     table = _Table(headings, first, right, drop, room=shutil.get_terminal_size().columns)
@@ -55,9 +60,11 @@ def show(
     else:
         for line in table.lines(headings):
             say(line)
-    for row in itertools.chain(first, clean):
+    for row, note in itertools.zip_longest(itertools.chain(first, clean), notes, fillvalue=""):
         for line in table.lines(row):
             say(line)
+        if note:
+            say(f"  {one_line(note)}")
     if table.omitted:
         say(f"(no room for: {', '.join(table.omitted)}; --json has all)")
 

@@ -29,7 +29,7 @@ from turku.storage.restore.snapshot_lookup import CURRENT, UNFINISHED, SnapshotT
 
 _NAMED = 5
 """The number of entries that a remark names."""
-_GONE = "the snapshot of the access grant is not kept here"
+_GONE = "the requested snapshot is not on this storage (mistyped, or removed meanwhile)"
 _LOG = logging.getLogger(__name__)
 
 
@@ -53,7 +53,7 @@ class HistoryView:
         self.scope = Scope(name, grant.paths)
         self._snapshots = tuple(each for each in snapshots if self.scope.has_snapshot(each.name))
         if name not in (None, CURRENT) and not self._snapshots:
-            raise NotInHistory(_GONE, hint="it was removed meanwhile, so request a restore of another one")
+            raise NotInHistory(_GONE, hint="request a restore of another one")
 
     def snapshots(self) -> Iterator[SnapshotRow]:
         """Yield a row for each snapshot, oldest first."""

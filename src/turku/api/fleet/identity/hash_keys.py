@@ -10,6 +10,7 @@ from turku.api.fleet.identity import keyring
 from turku.api.fleet.models import Auth, HashKey, Machine, Storage
 from turku.core import durable
 from turku.core.secret import generate_secret
+from turku.core.units import count_of
 from turku.errors import UsageError
 
 
@@ -72,7 +73,7 @@ def retire(key_id: str) -> None:
     needed = usage().get(key_id, 0)
     if needed:
         raise UsageError(
-            f"{needed} credentials are still hashed with {key_id}",
+            f"{count_of(needed, 'credential')} still hashed with {key_id}",
             hint="each moves to the newest key when it is next used; deactivate or delete what is never used",
         )
     HashKey.objects.filter(key_id=key_id).delete()
