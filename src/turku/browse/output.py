@@ -123,6 +123,7 @@ def _snapshot_object(row: SnapshotRow) -> dict[str, Any]:
         "size_bytes": row.size_bytes,
         "is_held": row.is_held,
         "is_quarantined": row.is_quarantined,
+        "is_rejected": row.is_rejected,
         "is_date_in_doubt": row.is_date_in_doubt,
         "unread_files": row.unread_files,
     }
@@ -133,6 +134,7 @@ def _snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
     marks = (
         ("held", row.is_held),
         ("quarantined", row.is_quarantined),
+        ("rejected", row.is_rejected),
         ("date in doubt", row.is_date_in_doubt),
         ("incomplete", row.unread_files > 0),
     )

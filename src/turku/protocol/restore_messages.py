@@ -167,8 +167,9 @@ class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="snapshot"):
     """A snapshot. ``moment`` is in ISO format with zone, or None if unknown.
 
-    With ``is_date_in_doubt``, the storage's clock was wrong, and the snapshot does not count as the latest.
-    ``unread_files`` is the number of files that could not be read.
+    With ``is_quarantined``, it looks like an attack and nobody has reviewed it. With ``is_rejected``, somebody has, and
+    it holds no good data. With ``is_date_in_doubt``, the storage's clock was wrong, and the snapshot does not count as
+    the latest. ``unread_files`` is the number of files that could not be read.
     """
 
     source: Text
@@ -178,6 +179,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     size_bytes: Count | None = None
     is_held: bool = False
     is_quarantined: bool = False
+    is_rejected: bool = False
     is_date_in_doubt: bool = False
     unread_files: Count = 0
 

@@ -16,6 +16,7 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from turku.core.units import count_of
 from turku.errors import LockHeld, TurkuError
 from turku.storage.catalog import database, versions
 from turku.storage.catalog.scan import SnapshotReader
@@ -126,7 +127,7 @@ def reconcile(
             _drop(connection, name, stored)
         missing = len({os.fsencode(each.name) for each in stored} - positions(connection).keys())
         if missing:
-            _LOG.info("%s: %d snapshots are read into the catalog", place.source, missing)
+            _LOG.info("%s: reading %s into the catalog", place.source, count_of(missing, "snapshot"))
         _index(connection, place, stored, go_on)
 
 

@@ -1,6 +1,7 @@
 """The paths of one source on a volume (contract, "On the storage's disk"), and the hidden names beside its snapshots.
 
-Names that begin with a dot belong to no history: neither this storage nor an existing one lists, prunes or links them.
+Names that begin with a dot belong to no history: neither this storage nor an existing one lists or links them, or
+removes them by retention.
 """
 
 import json

@@ -61,7 +61,7 @@ def drill(configuration: StorageConfig, place: SourceDirectory, *, clock: Clock 
     except OSError as error:
         made.problems.append(f"{error.strerror or error}: {error.filename!r}")
     made.end = clock.now()
-    log = _LOG.info if made.is_good else _LOG.error
+    log = _LOG.debug if made.is_good else _LOG.error
     log("%s of %s: restore drill: %s", place.source, place.machine_dir.name, "; ".join(made.summary.splitlines()))
     return made
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from turku.core.log import one_line
+from turku.core.units import count_of, size
 from turku.protocol.integrity_messages import DrillOutcome
 from turku.storage.catalog import database
 from turku.storage.config.model import IntegrityConfig
@@ -54,7 +55,8 @@ class DrillResult:
     def summary(self) -> str:
         """Return a line about what was restored, and one for each of the first problems."""
         seconds = (self.end - self.begin).total_seconds()
-        lines = [f"{self.files} files, {self.size_bytes} bytes of {self.snapshot or 'no snapshot'} in {seconds:.1f} s"]
+        restored = f"{count_of(self.files, 'file')}, {size(self.size_bytes)}"
+        lines = [f"{restored} of {self.snapshot or 'no snapshot'} in {seconds:.1f} s"]
         if self.unchecked:
             lines.append(f"{self.unchecked} of them have no checksum yet")
         if self.skipped_attributes:

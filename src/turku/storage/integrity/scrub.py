@@ -19,6 +19,7 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.units import count_of
 from turku.errors import LockHeld
 from turku.protocol.integrity_messages import DamageKind
 from turku.storage.catalog import Catalog, CatalogEntry, EntryKind, database, open_catalog
@@ -248,12 +249,12 @@ class _ScrubRun:
                 attributes=entry.attributes,
             )
             _LOG.error(
-                "%s of %s: %s %s in %d snapshots, the newest %s",
+                "%s of %s: %s %s in %s, the newest %s",
                 self._place.source,
                 self._place.machine_dir.name,
                 os.fsdecode(entry.path),
                 "cannot be read" if kind == "unreadable" else f"is damaged ({kind})",
-                len(copy.snapshots),
+                count_of(len(copy.snapshots), "snapshot"),
                 copy.snapshots[-1],
             )
             if kind == "unreadable" and not self._was_unreadable(entry):

@@ -30,7 +30,8 @@ def snapshot_rows(
             files=None if figures is None else figures.files,
             size_bytes=None if figures is None else figures.size_bytes,
             is_held=snapshot.is_held,
-            is_quarantined=not noted.is_good,
+            is_quarantined=noted.needs_review,
+            is_rejected=not noted.is_good and not noted.needs_review,
             is_date_in_doubt=snapshot.is_date_in_doubt(now),
             unread_files=noted.incomplete.files if has_stats else 0,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.units import count_of
 from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRefused, TurkuError
 from turku.protocol.jsonlines import JsonLines
 from turku.protocol.restore_messages import BrowseRequest, FileRestoreRequest, HistoryRequest, Refusal
@@ -94,7 +95,7 @@ class _Served:
             if not session_request.read_go(self.descriptor, timeout_seconds=GO_TIMEOUT_SECONDS, clock=self.clock):
                 _LOG.info("%s: the agent did not confirm the restore", planned.snapshot.name)
                 return
-            count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
+            count = count_of(len(planned.paths), "path") if planned.paths else "all of it"
             _LOG.info("%s: restore begins, %s", planned.snapshot.name, count)
             with self.watching(self.descriptor) as (agent, watched):
                 push.push(
