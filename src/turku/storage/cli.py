@@ -25,7 +25,7 @@ PROGRAM = Program(
     },
     (
         ("Check the storage:", "{prog} check"),
-        ("Show the snapshots of one machine:", "{prog} snapshots --machine web-1"),
+        ("Show the snapshots of one machine:", "{prog} snapshots --machine web/0"),
         ("Read an hour's worth of stored files again:", "{prog} verify --budget 3600"),
     ),
     (options.config_dir(DEFAULT_DIRECTORY, holds="config.d"), options.DEBUG),

@@ -140,15 +140,15 @@ def test_changed_attributes_are_named(machine: BackedUpMachine, run: Run) -> Non
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["ls", "nowhere"], UsageError, "there is no history of a source nowhere"),
-        (["ls", "etc@never"], UsageError, "neither a snapshot of etc nor a time"),
+        (["ls", "nowhere"], NotInHistory, "there is no history of source nowhere"),
+        (["ls", "etc@never"], NotInHistory, "neither a snapshot of etc nor a time"),
         (["ls", "etc", "missing"], NotInHistory, "missing is not in"),
         (["ls", "etc", "../other"], TurkuError, "'..'"),
         (["versions", "etc", "missing"], NotInHistory, "missing was in no snapshot"),
         (["versions", "etc", "."], InvalidValue, "no versions"),
         (["find", "etc", ""], InvalidValue, "pattern is empty"),
         (["diff", "etc", "2020-01-01"], NotInHistory, "no snapshot was made before"),
-        (["snapshots", "etc", "--machine", "nobody"], UsageError, "nobody is not a machine"),
+        (["snapshots", "etc", "--machine", "nobody"], NotInHistory, "nobody is not a machine"),
     ],
 )
 def test_arguments_that_name_nothing_are_an_error(

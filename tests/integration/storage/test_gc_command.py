@@ -70,8 +70,10 @@ def test_trees_that_left_history_are_removed_and_history_is_not(machine: BackedU
     assert gc(machine) == "2 trees removed\n"
     assert deletion.marked(machine.place) == []
     assert machine.snapshots() == kept
-    assert gc(machine) == "0 trees removed\n"
+    assert gc(machine) == "nothing to remove\n"
     assert gc(machine, "--background") == ""
+    trash.put(machine.place, kept[0], now=SYSTEM_CLOCK.now() + timedelta(days=1))
+    assert gc(machine) == "nothing to remove; the trash holds 1 snapshot ('turku-storage trash list')\n"
 
 
 def test_a_backup_does_not_wait_for_the_removal_of_expired_snapshots(

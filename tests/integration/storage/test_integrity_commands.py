@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, storage_configuration
 from tests.support.v1_server import V1Api
 
 from turku.core import lock
-from turku.errors import LockHeld, UsageError
+from turku.errors import LockHeld, NotInHistory, UsageError
 from turku.storage.cli import main
 from turku.storage.integrity import damage
 
@@ -95,7 +96,7 @@ def test_a_sample_and_a_budget_bound_it(machine: BackedUpMachine, capsys: pytest
             run(machine, "verify", "--sample", wrong)
     with pytest.raises(UsageError):
         run(machine, "verify", "--sample", "5", "--budget", "5")
-    with pytest.raises(UsageError, match="no history"):
+    with pytest.raises(NotInHistory, match="no history"):
         run(machine, "verify", "--source", "nothing")
 
 
@@ -131,3 +132,15 @@ def test_a_broken_catalog_is_made_anew_and_what_is_kept_trusted_on_first_sight(
     database.file_of(machine.place).write_bytes(b"no database" * 1000)
     assert run(machine, "verify", "--json") == 0
     assert printed(capsys)[0]["new_checksums"] == 12
+
+
+def test_check_writes_nothing_to_a_new_storage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage_configuration(tmp_path, sandbox="off")
+    path = tmp_path / "config.d" / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in content.items() if key not in ("name", "secret")}))
+    (tmp_path / "volume").mkdir()
+    before = set(tmp_path.rglob("*"))
+    assert main(["check", "--config-dir", str(tmp_path)]) == 1
+    assert f"storage {socket.getfqdn()}, coordinator" in capsys.readouterr().out
+    assert set(tmp_path.rglob("*")) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,19 @@ def test_secrets_are_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert 'machine_secret\t"***"\t' in out
     assert "very secret" not in out
     assert "sss" not in out
+
+
+def test_a_storage_without_an_identity_shows_that_and_gets_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.d").mkdir()
+    keys = {"api_url": "https://x/v1", "var_dir": str(tmp_path / "var"), "authorized_keys_file": "/k"}
+    content = json.dumps({**keys, "volumes": {"data": {"path": "/srv"}}})
+    (tmp_path / "config.d/base.json").write_text(content)
+    assert turku.storage.cli.main(["config", "--show", "--json", "-c", str(tmp_path)]) == 0
+    rows = {row["key"]: (row["value"], row["from"]) for row in json.loads(capsys.readouterr().out)}
+    assert (rows["name"], rows["secret"]) == ((socket.getfqdn(), "default"), (None, "default"))
+    assert not (tmp_path / "var").exists()
 
 
 def test_a_storage_shows_its_sections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

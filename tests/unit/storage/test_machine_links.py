@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import storage_configuration
 
-from turku.errors import UsageError
+from turku.errors import NotInHistory, UsageError
 from turku.protocol.messages import AssignedMachine
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import machine_links, volumes
@@ -172,5 +172,7 @@ def test_a_damaged_record_of_names_leaves_the_links(with_history: StorageConfig,
 
 
 def test_a_text_that_names_no_machine_is_refused(with_history: StorageConfig) -> None:
-    with pytest.raises(UsageError, match="is not a machine of this storage"):
+    machine_links.update_links(with_history, {FIRST: named("web/2")})
+    with pytest.raises(NotInHistory, match="is not a machine of this storage") as caught:
         kept(with_history, "../" + FIRST)
+    assert caught.value.hint == f"there is {SECOND}, web_2"

@@ -10,8 +10,9 @@ import pytest
 from tests.support import storage_command
 from tests.support.backed_up_machine import StorageClock, storage_configuration
 
-from turku.errors import LockHeld, UsageError
-from turku.storage.config.model import StorageConfig
+from turku.core.configuration.declaration import with_values
+from turku.errors import LockHeld, NotInHistory, NoVolume, UsageError
+from turku.storage.config.model import StorageConfig, Volume
 from turku.storage.disk import history, snapshot_notes, source_lookup, trash
 from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.disk.source_directory import SourceDirectory
@@ -115,7 +116,10 @@ def test_the_operator_lists_restores_and_empties(storage: StorageConfig, place: 
     assert NAME in said(storage, "trash", "list", "--machine", UUID, "--source", "etc")
     [listed] = json.loads(said(storage, "trash", "list", "--json"))
     assert (listed["machine"], listed["source"], listed["snapshot"]) == (UUID, "etc", NAME)
-    assert "is back" in said(storage, "trash", "restore", NAME)
+    restored = said(storage, "trash", "restore", NAME)
+    assert restored.startswith(
+        f"{NAME} of etc is in the history again. Retention does not remove it before 2026-02-07 12:"
+    )
     assert (place.snapshot(NAME) / "file").is_file()
     trash.put(place, NAME, now=StorageClock().moment - timedelta(days=1))
     with pytest.raises(UsageError, match="cannot be brought back"):
@@ -130,15 +134,38 @@ def test_a_machine_is_found_by_its_name_too(storage: StorageConfig, place: Sourc
     (storage.state.machines_dir / "shop-web-0").symlink_to(UUID)
     assert source_lookup.find_sources(storage, machine="shop-web-0") == (place,)
     for unknown in ("other", "../shop-web-0", "11111111-1111-4111-8111-111111111111"):
-        with pytest.raises(UsageError):
+        with pytest.raises(NotInHistory):
             source_lookup.find_sources(storage, machine=unknown)
-    with pytest.raises(UsageError, match="no history of source usr"):
+    with pytest.raises(NotInHistory, match="no history of source usr") as caught:
         source_lookup.find_sources(storage, source="usr")
+    assert caught.value.hint == "there is etc"
 
 
 def test_a_snapshot_that_is_not_in_the_trash_cannot_be_restored(storage: StorageConfig) -> None:
-    with pytest.raises(UsageError, match="not in the trash"):
+    with pytest.raises(NotInHistory, match="not in the trash"):
         said(storage, "trash", "restore", NAME)
+
+
+def test_a_volume_that_is_missing_is_no_empty_history(storage: StorageConfig, place: SourceDirectory) -> None:
+    trash.put(place, NAME, now=NOW)
+    place.machine_dir.parent.rename(place.machine_dir.parent.with_name("away"))
+    for words in ("snapshots", "ls etc", "trash list", f"trash restore {NAME}", "trash empty --yes", "quarantine list"):
+        with pytest.raises(NoVolume, match="volume data: ") as caught:
+            said(storage, *words.split())
+        assert caught.value.hint.endswith("run: turku-storage accept-volume data (on the storage)")
+
+
+def test_what_another_volume_has_is_shown_while_one_is_missing(
+    storage: StorageConfig, place: SourceDirectory, tmp_path: Path
+) -> None:
+    lost = Volume(name="lost", path=tmp_path / "lost")
+    both = with_values(storage, volumes=(*storage.disk.volumes, lost))
+    assert f"{UUID}\tetc\t{NAME}" in said(both, "snapshots", "--machine", UUID)
+    assert "file" in said(both, "ls", "etc")
+    with pytest.raises(NotInHistory):
+        said(both, "ls", "usr", "--machine", UUID)
+    with pytest.raises(NoVolume, match="volume lost: "):
+        said(both, "ls", "usr")
 
 
 def test_a_name_that_several_sources_have_wants_its_machine(storage: StorageConfig, place: SourceDirectory) -> None:
@@ -164,10 +191,14 @@ def test_the_operator_reviews_quarantined_snapshots(storage: StorageConfig, plac
     shown = said(storage, "quarantine", "list")
     assert "waits for a decision" in shown
     assert "the source is empty" in shown
+    assert "\tquarantined" in said(storage, "snapshots")
     [listed] = json.loads(said(storage, "quarantine", "list", "--json"))
     assert (listed["signs"], listed["review"]) == (["the source is empty"], None)
     assert "applies to etc again" in said(storage, "quarantine", "reject", "--machine", UUID, "--source", "etc")
     assert history.awaiting_review(place, UTC) == ()
+    [row] = json.loads(said(storage, "snapshots", "--json"))
+    assert (row["is_quarantined"], row["is_rejected"]) == (False, True)
+    assert "\trejected" in said(storage, "snapshots")
     with pytest.raises(UsageError, match="no snapshot that waits"):
         said(storage, "quarantine", "accept", "--machine", UUID, "--source", "etc")
     # A person may find out later.

@@ -55,6 +55,14 @@ def test_the_first_use_of_an_empty_volume_marks_it(storage: StorageConfig, tmp_p
     assert volume_marks.faults(storage) == []
 
 
+def test_looking_is_no_first_use(storage: StorageConfig, tmp_path: Path) -> None:
+    (tmp_path / "volume" / UUID).mkdir()
+    assert source_lookup.find_sources(storage) == ()
+    assert volumes.existing_directory(storage, UUID)
+    assert not (tmp_path / "volume" / ".turku-volume").exists()
+    assert not (storage.state.var_dir / "volumes").exists()
+
+
 def test_reporting_space_is_a_first_use(storage: StorageConfig, tmp_path: Path) -> None:
     volumes.space(storage)
     assert (tmp_path / "volume" / ".turku-volume").exists()

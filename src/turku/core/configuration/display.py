@@ -19,13 +19,13 @@ LoadWithFiles = Callable[[Path], tuple[msgspec.Struct, MergedFiles]]
 
 
 def rows(configuration: msgspec.Struct, files: MergedFiles) -> Iterator[dict[str, Any]]:
-    """Yield key, value and origin of every key at the top of the files. Secrets are ``***``."""
+    """Yield key, value and origin of every key at the top of the files. Secrets are ``***``, or None if missing."""
     for key in declaration.all_keys(type(configuration)):
         value = declaration.value_of(configuration, key.name)
         origin = files.place_with_line(key.name).removesuffix(f": {key.name}")
         yield {
             "key": key.name,
-            "value": msgspec.to_builtins(value, enc_hook=str),
+            "value": msgspec.to_builtins(value, enc_hook=lambda each: str(each) if each else None),
             "from": origin if key.name in files.origins else DEFAULT,
         }
 

@@ -7,15 +7,15 @@ from collections.abc import Collection
 from turku.browse import arguments, output
 from turku.core.cli.listing import Say
 from turku.core.clock import Clock
-from turku.errors import InvalidValue, UsageError
+from turku.errors import InvalidValue, NotInHistory, UsageError
 from turku.protocol.restore_messages import SnapshotChoice
 from turku.storage import catalog
 from turku.storage.catalog import Catalog
-from turku.storage.commands.setup import MACHINE, configured, selected
+from turku.storage.commands.setup import MACHINE, configured, require_volumes, selected
 from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import history, machine_links
 from turku.storage.disk.source_directory import SourceDirectory
-from turku.storage.disk.source_lookup import find_sources
+from turku.storage.disk.source_lookup import find_sources, no_history
 from turku.storage.restore import browse, history_rows
 
 _NAMED = 10
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
         return _snapshots(options, configuration, clock, say)
     places = find_sources(configuration, machine=options.machine)
     source, snapshot = arguments.source_and_snapshot(options, {place.source for place in places})
-    place = _the_one(places, source, options.machine, configuration.state)
+    place = _the_one(places, source, options.machine, configuration)
     first, second = SnapshotChoice(snapshot, getattr(options, "at", None)), SnapshotChoice()
     if options.command == "diff":
         first, second = SnapshotChoice(options.before), SnapshotChoice(options.after)
@@ -52,22 +52,19 @@ def _snapshots(options: argparse.Namespace, configuration: StorageConfig, clock:
     )
     with output.limited(found, options.limit) as rows:
         output.show_snapshots(rows, say, owner="machine", is_json=options.json)
+    require_volumes(options, configuration)
     return 0
 
 
 def _the_one(
-    places: Collection[SourceDirectory], source: str, machine: str | None, configuration: StorageState
+    places: Collection[SourceDirectory], source: str, machine: str | None, configuration: StorageConfig
 ) -> SourceDirectory:
-    """Return the place of the source. Raises UsageError for none, and for several machines that have one."""
+    """Return the place of the source. Raises UsageError if several machines have one, and as ``no_history``."""
     found = [place for place in places if place.source == source]
     if not found:
-        known = sorted({place.source for place in places})
-        raise UsageError(
-            f"there is no history of a source {source}" + (f" of {machine}" if machine else ""),
-            hint=f"there is {', '.join(known[:20])}" if known else "nothing was backed up yet",
-        )
+        raise no_history(configuration, source, places, machine=machine)
     if len(found) > 1:
-        names = machine_links.known_names(configuration)
+        names = machine_links.known_names(configuration.state)
         first = [place.machine_dir.name for place in found[:_NAMED]]
         named = ", ".join(" or ".join([*sorted(names.get(uuid, ())), uuid]) for uuid in first)
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
@@ -86,7 +83,7 @@ def _snapshot_name(opened: Catalog, choice: SnapshotChoice, configuration: Stora
         try:
             return catalog.choose(snapshots, at=name, now=now, zone=zone)
         except InvalidValue as error:
-            raise UsageError(
+            raise NotInHistory(
                 f"{name!r} is neither a snapshot of {opened.place.source} nor a time",
                 hint=f"'turku-storage snapshots' shows them; a time is {error.hint}",
             ) from error

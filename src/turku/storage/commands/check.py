@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 from turku.core import log
 from turku.core.cli.program import Command
@@ -25,11 +26,14 @@ from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.disk.source_lookup import find_sources
 from turku.storage.registration.coordinator import clock_warning
 
+_load = partial(loading.load_with_files, writes_identity=False)
+
 
 def run(options: argparse.Namespace) -> int:
     """Print the report. Return 1 where there is a problem."""
     log.set_up("turku-storage", debug=options.debug)
-    return EXIT_PROBLEMS if report(loading.load(config_dir(options)), print) else 0
+    configuration, _files = _load(config_dir(options))
+    return EXIT_PROBLEMS if report(configuration, print) else 0
 
 
 def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: Clock = SYSTEM_CLOCK) -> int:
@@ -136,5 +140,5 @@ COMMANDS = (
         ),
         exit_codes={1: "There is a problem."},
     ),
-    display.command("turku-storage", loading.load_with_files),
+    display.command("turku-storage", _load),
 )

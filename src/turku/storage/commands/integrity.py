@@ -14,9 +14,10 @@ from turku.core.cli.program import Argument, Command, OneOf
 from turku.core.clock import Clock
 from turku.core.kernel.process import lower_priority
 from turku.core.log import one_line
+from turku.core.units import count_of, size
 from turku.errors import TurkuError
 from turku.protocol.integrity_messages import SourceIntegrity, VerifyOutcome
-from turku.storage.commands.setup import EXIT_PROBLEMS, SELECTION, configured, selected
+from turku.storage.commands.setup import EXIT_PROBLEMS, SELECTION, configured, require_volumes, selected
 from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs.stored_content import RateLimiter
@@ -54,6 +55,7 @@ def verify(options: argparse.Namespace, configuration: StorageConfig, clock: Clo
     if options.json:
         say(json_text(found, indent=4))
     elif not places:
+        require_volumes(options, configuration)
         say("nothing is kept here")
     return 0 if is_good else EXIT_PROBLEMS
 
@@ -113,8 +115,8 @@ def _print_result(verified: ScrubResult, say: Say) -> None:
     state = f"{len(verified.open_damages)} DAMAGED" if verified.open_damages else "good"
     how_far = "" if verified.is_complete else ", to be continued by the next run"
     say(
-        f"{place.machine_dir.name}  {place.source}  {state}: {verified.versions} versions in {verified.files} files, "
-        f"{verified.size_bytes} bytes, in {verified.seconds:.1f} s{how_far}"
+        f"{place.machine_dir.name}  {place.source}  {state}: {count_of(verified.versions, 'version')} in "
+        f"{count_of(verified.files, 'file')}, {size(verified.size_bytes)}, in {verified.seconds:.1f} s{how_far}"
     )
     if verified.new_checksums:
         say(f"    {verified.new_checksums} versions had no checksum before, and have one now")
@@ -186,6 +188,7 @@ def drill(options: argparse.Namespace, configuration: StorageConfig, clock: Cloc
     if options.json:
         say(json_text(found, indent=4))
     elif not found:
+        require_volumes(options, configuration)
         say("no drill is due" if options.due else "nothing is kept here")
     return 0 if all(each["success"] for each in found) else EXIT_PROBLEMS
 
@@ -211,7 +214,7 @@ COMMANDS = (
         "Read stored files again, compare them with the catalog, and repair what is damaged.",
         configured(verify, needs_all_volumes=True),
         (
-            ("Read everything that one source has:", "{prog} --machine web-1 --source etc"),
+            ("Read everything that one source has:", "{prog} --machine web/0 --source etc"),
             ("Read for an hour, where it was longest ago:", "{prog} --budget 3600 --background"),
             ("Read a hundredth of each source at 50 MB per second:", "{prog} --sample 1 --rate 50"),
         ),
@@ -255,7 +258,7 @@ COMMANDS = (
         (
             ("Drill every source:", "{prog}"),
             ("Drill those whose turn it is, as the timer does:", "{prog} --due"),
-            ("Drill the sources of one machine:", "{prog} --machine web-1"),
+            ("Drill the sources of one machine:", "{prog} --machine web/0"),
         ),
         (
             *SELECTION,

@@ -11,6 +11,7 @@ from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import Clock
 from turku.core.kernel.process import lower_priority
+from turku.core.units import count_of
 from turku.errors import CatalogUnusable, LockHeld
 from turku.storage import catalog
 from turku.storage.catalog import database
@@ -46,7 +47,7 @@ def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gent
     if is_gentle:
         lower_priority()
         go_on = _TimeSlice(clock)
-    count = left = 0
+    count = left = held = 0
     for place in find_sources(configuration):
         if go_on():
             _empty_trash(place, configuration, clock)
@@ -54,8 +55,14 @@ def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gent
             _update_catalog(place, configuration.state, go_on)
             _remove_temporary_files(place, clock)
         left += len(deletion.marked(place))
-    if count or left or not is_gentle:
-        say(f"{count} tree{'' if count == 1 else 's'} removed" + (f", {left} left" if left else ""))
+        held += len(trash.trashed_snapshots(place))
+    if count or left:
+        say(f"{count_of(count, 'tree')} removed" + (f", {left} left" if left else ""))
+    elif not is_gentle:
+        say(
+            "nothing to remove"
+            + (f"; the trash holds {count_of(held, 'snapshot')} ('turku-storage trash list')" if held else "")
+        )
 
 
 def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Clock) -> None:
@@ -116,7 +123,7 @@ def update_catalogs(
                 catalog.rebuild(place, zone=configuration.state.timezone)
         with catalog.open_catalog(place, zone=configuration.state.timezone) as opened:
             count = len(opened.snapshots())
-        say(f"{place.machine_dir.name}  {place.source}: {count} snapshot{'' if count == 1 else 's'}")
+        say(f"{place.machine_dir.name}  {place.source}: {count_of(count, 'snapshot')}")
     return 0
 
 
@@ -158,8 +165,8 @@ COMMANDS = (
                 configured(partial(update_catalogs, rebuilds=False), needs_all_volumes=True),
                 (
                     ("Update all catalogs:", "{prog}"),
-                    ("Update those of one machine:", "{prog} --machine web-1"),
-                    ("Update the catalog of one source:", "{prog} --machine web-1 --source etc"),
+                    ("Update those of one machine:", "{prog} --machine web/0"),
+                    ("Update the catalog of one source:", "{prog} --machine web/0 --source etc"),
                 ),
                 SELECTION,
             ),
@@ -168,8 +175,8 @@ COMMANDS = (
                 "Read every snapshot again. The checksums, and what was verified, are lost.",
                 configured(partial(update_catalogs, rebuilds=True), needs_all_volumes=True),
                 (
-                    ("Rebuild the catalog of one source:", "{prog} --machine web-1 --source etc"),
-                    ("Rebuild those of one machine:", "{prog} --machine web-1"),
+                    ("Rebuild the catalog of one source:", "{prog} --machine web/0 --source etc"),
+                    ("Rebuild those of one machine:", "{prog} --machine web/0"),
                     ("Rebuild all, then read every file for its checksum:", "{prog} && turku-storage verify"),
                 ),
                 SELECTION,
@@ -177,8 +184,8 @@ COMMANDS = (
         ),
         (
             ("Update all catalogs:", "{prog} update"),
-            ("Update those of one machine:", "{prog} update --machine web-1"),
-            ("Rebuild the catalog of one source:", "{prog} rebuild --machine web-1 --source etc"),
+            ("Update those of one machine:", "{prog} update --machine web/0"),
+            ("Rebuild the catalog of one source:", "{prog} rebuild --machine web/0 --source etc"),
         ),
     ),
     Command(

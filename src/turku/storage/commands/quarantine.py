@@ -11,7 +11,7 @@ from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import Clock
 from turku.errors import UsageError
 from turku.policy.machine_choice import MACHINE_HELP
-from turku.storage.commands.setup import SELECTION, configured, selected
+from turku.storage.commands.setup import SELECTION, configured, require_volumes, selected
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import history, snapshot_notes
 from turku.storage.disk.snapshot_notes import Review
@@ -44,13 +44,14 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clo
     if options.json:
         say(json_text(found, indent=4))
         return 0
+    if not found:
+        require_volumes(options, configuration)
+        say("no snapshot is in quarantine")
     for each in found:
         say(f"{each['machine']}  {each['source']}  {each['snapshot']}  {each['review'] or 'waits for a decision'}")
         for sign in each["signs"]:
             say(f"    {sign}")
-    if not found:
-        say("no snapshot is in quarantine")
-    elif any(each["review"] is None for each in found):
+    if any(each["review"] is None for each in found):
         say("no snapshot of their sources expires before they are decided: 'quarantine accept' or 'quarantine reject'")
     return 0
 
@@ -83,7 +84,7 @@ def _decide(
     return 0
 
 
-_SNAPSHOT = "--machine web-1 --source etc 1424400000"
+_SNAPSHOT = "--machine web/0 --source etc 1424400000"
 
 COMMANDS = (
     CommandGroup(
@@ -93,10 +94,10 @@ COMMANDS = (
             Command(
                 "list",
                 "Show quarantined snapshots with their findings, and what was decided.",
-                configured(_list),
+                configured(_list, needs_all_volumes=True),
                 (
                     ("Show all of them:", "{prog}"),
-                    ("Show those of one machine:", "{prog} --machine web-1"),
+                    ("Show those of one machine:", "{prog} --machine web/0"),
                     ("Print only the names:", "{prog} --json | jq -r '.[].snapshot'"),
                 ),
                 (*SELECTION, common.JSON),
@@ -106,7 +107,7 @@ COMMANDS = (
                 "Count these snapshots like any other: the change was meant.",
                 configured(partial(_decide, accepts=True)),
                 (
-                    ("Accept all that wait of one source:", "{prog} --machine web-1 --source etc"),
+                    ("Accept all that wait of one source:", "{prog} --machine web/0 --source etc"),
                     ("Accept one snapshot, also one that was rejected:", f"{{prog}} {_SNAPSHOT}"),
                     ("Name the machine by the first digits of its UUID:", "{prog} --machine 9bef --source etc"),
                 ),
@@ -117,7 +118,7 @@ COMMANDS = (
                 "Count these snapshots nowhere: they hold no good data.",
                 configured(partial(_decide, accepts=False)),
                 (
-                    ("Reject all that wait of one source:", "{prog} --machine web-1 --source etc"),
+                    ("Reject all that wait of one source:", "{prog} --machine web/0 --source etc"),
                     ("Reject one snapshot, also one that was accepted:", f"{{prog}} {_SNAPSHOT}"),
                     ("Name the machine by the first digits of its UUID:", "{prog} --machine 9bef --source etc"),
                 ),
@@ -127,8 +128,8 @@ COMMANDS = (
         ),
         (
             ("Show what waits for a decision:", "{prog} list"),
-            ("Accept a change that was meant:", "{prog} accept --machine web-1 --source etc"),
-            ("Reject snapshots of encrypted files:", "{prog} reject --machine web-1 --source home"),
+            ("Accept a change that was meant:", "{prog} accept --machine web/0 --source etc"),
+            ("Reject snapshots of encrypted files:", "{prog} reject --machine web/0 --source home"),
         ),
         "Retention removes nothing of a source while one of its snapshots waits for a decision.",
     ),

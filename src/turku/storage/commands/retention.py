@@ -12,6 +12,7 @@ from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
 from turku.core.cli.program import Command
 from turku.core.clock import Clock
+from turku.core.units import count_of
 from turku.errors import InvalidValue, LockHeld
 from turku.storage import catalog
 from turku.storage.commands.setup import EXIT_PROBLEMS, SELECTION, configured, selected
@@ -78,7 +79,7 @@ def _show(
                 place.machine_dir.name,
                 place.source,
                 row.name,
-                "keep" if row.reasons else "remove",
+                "keep" if row.reasons else "remove" if is_dry_run else "removed",
                 "" if row.until is None else f"{row.until.astimezone(zone):%Y-%m-%d %H:%M}",
                 ", ".join(row.reasons),
             )
@@ -88,8 +89,7 @@ def _show(
         drop=("machine", "source"),
     )
     if not is_dry_run:
-        count = sum(not row.reasons for _place, row in found)
-        _LOG.info("retention removed %d snapshot%s", count, "" if count == 1 else "s")
+        _LOG.info("retention removed %s", count_of(sum(not row.reasons for _place, row in found), "snapshot"))
 
 
 def _as_object(place: SourceDirectory, row: RetainedSnapshot, *, is_dry_run: bool) -> dict[str, Any]:
@@ -112,7 +112,7 @@ COMMANDS = (
         configured(run, needs_all_volumes=True),
         (
             ("Show what the rules keep, and change nothing:", "{prog} --dry-run"),
-            ("Apply the rules of one source now:", "{prog} --machine web-1 --source etc"),
+            ("Apply the rules of one source now:", "{prog} --machine web/0 --source etc"),
             ("Print what would be removed, for programs:", "{prog} -n --json | jq '.[]|select(.is_kept|not)'"),
         ),
         (*SELECTION, common.DRY_RUN, common.JSON),

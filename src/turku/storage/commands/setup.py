@@ -33,23 +33,29 @@ Step = Callable[[argparse.Namespace, "StorageConfig", Clock, Say], int]
 def configured(step: Step, *, needs_all_volumes: bool = False) -> Run:
     """Return a command that loads the configuration and takes the step with it.
 
-    With ``needs_all_volumes`` the command raises NoVolume at its end where a volume is absent, unless one machine was
-    named: the step sees to the other volumes first.
+    With ``needs_all_volumes`` the command ends as ``require_volumes``: the step sees to the other volumes first.
     """
 
     def run(options: argparse.Namespace) -> int:
         from turku.storage.config import loading as configuration
-        from turku.storage.disk import volume_marks
 
         os.umask(PRIVATE_UMASK)
         log.set_up("turku-storage", debug=options.debug)
         loaded = configuration.load(config_dir(options))
         exit_code = step(options, loaded, SYSTEM_CLOCK, print)
-        if needs_all_volumes and getattr(options, "machine", None) is None:
-            volume_marks.require_all(loaded)
+        if needs_all_volumes:
+            require_volumes(options, loaded)
         return exit_code
 
     return run
+
+
+def require_volumes(options: argparse.Namespace, configuration: "StorageConfig") -> None:
+    """Raise NoVolume if a volume is absent, unless one machine was named."""
+    from turku.storage.disk import volume_marks
+
+    if getattr(options, "machine", None) is None:
+        volume_marks.require_all(configuration)
 
 
 def selected(options: argparse.Namespace, configuration: "StorageConfig") -> "tuple[SourceDirectory, ...]":

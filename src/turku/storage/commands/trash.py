@@ -9,9 +9,10 @@ from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
 from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import Clock
-from turku.errors import UsageError
+from turku.core.units import count_of
+from turku.errors import NotInHistory, UsageError
 from turku.policy import snapshot_mode
-from turku.storage.commands.setup import SELECTION, configured, selected
+from turku.storage.commands.setup import SELECTION, configured, require_volumes, selected
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import trash
 from turku.storage.disk.source_lookup import locked
@@ -33,13 +34,14 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clo
     if options.json:
         say(json_text(found, indent=4))
         return 0
+    if not found:
+        require_volumes(options, configuration)
+        say("the trash is empty")
     for each in found:
         say(
             f"{each['machine']}  {each['source']}  {each['snapshot']}  removed {each['removed']}, "
             f"kept until {each['kept_until']}"
         )
-    if not found:
-        say("the trash is empty")
     return 0
 
 
@@ -51,7 +53,8 @@ def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: C
         if trashed.name == options.snapshot
     ]
     if not found:
-        raise UsageError(f"{options.snapshot} is not in the trash", hint="'turku-storage trash list' shows what is")
+        require_volumes(options, configuration)
+        raise NotInHistory(f"{options.snapshot} is not in the trash", hint="'turku-storage trash list' shows what is")
     if len({each.place for each in found}) > 1:
         raise UsageError(
             f"{options.snapshot} is in the trash of several sources", hint="say which: --machine and --source"
@@ -60,8 +63,9 @@ def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: C
     with locked(trashed.place):
         held_until = trash.restore(trashed, now=clock.now(), trash_days=configuration.retention.trash_days)
     say(
-        f"{trashed.place.snapshot(trashed.name)} is back; it is not pruned before {held_until.isoformat()}. "
-        "To keep it longer, put 'save' into its name"
+        f"{trashed.name} of {trashed.place.source} is in the history again. Retention does not remove it before "
+        f"{held_until.astimezone(configuration.state.timezone):%Y-%m-%d %H:%M}. "
+        "To keep it longer, put 'save' into its name."
     )
     return 0
 
@@ -82,7 +86,7 @@ def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clo
             count += len(gone)
             for each in gone:
                 say(f"removed {each.place.machine_dir.name}  {each.place.source}  {each.name}")
-    say(f"{count} snapshot{'' if count == 1 else 's'} removed")
+    say(f"{count_of(count, 'snapshot')} removed")
     return 0
 
 
@@ -94,10 +98,10 @@ COMMANDS = (
             Command(
                 "list",
                 "Show what is in the trash, and until when.",
-                configured(_list),
+                configured(_list, needs_all_volumes=True),
                 (
                     ("Show the trash of all sources:", "{prog}"),
-                    ("Show the trash of one machine:", "{prog} --machine web-1"),
+                    ("Show the trash of one machine:", "{prog} --machine web/0"),
                     ("Print only the names:", "{prog} --json | jq -r '.[].snapshot'"),
                 ),
                 (*SELECTION, common.JSON),
@@ -110,9 +114,9 @@ COMMANDS = (
                     ("Bring a snapshot back:", "{prog} etc_20261101-020000_1a2b"),
                     (
                         "Choose the machine, if several have that name:",
-                        "{prog} etc_20261101-020000_1a2b --machine web-1",
+                        "{prog} etc_20261101-020000_1a2b --machine web/0",
                     ),
-                    ("Choose the source, if several have that name:", "{prog} 1424400000 --machine web-1 --source etc"),
+                    ("Choose the source, if several have that name:", "{prog} 1424400000 --machine web/0 --source etc"),
                 ),
                 (
                     Argument("snapshot", metavar="SNAPSHOT", help="Name of the snapshot, as 'trash list' shows it."),
@@ -123,11 +127,11 @@ COMMANDS = (
             Command(
                 "empty",
                 "Remove what is in the trash for good.",
-                configured(_empty),
+                configured(_empty, needs_all_volumes=True),
                 (
                     ("Remove what has been there for three days:", "{prog} --older-than 3"),
                     ("Remove all of it:", "{prog} --yes"),
-                    ("Remove what one source has there:", "{prog} --yes --machine web-1 --source etc"),
+                    ("Remove what one source has there:", "{prog} --yes --machine web/0 --source etc"),
                 ),
                 (
                     *SELECTION,

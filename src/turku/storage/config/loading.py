@@ -30,15 +30,24 @@ def load(config_dir: Path, *, api_auth_name: str | None = None, api_auth_secret:
 
 
 def load_with_files(
-    config_dir: Path, *, api_auth_name: str | None = None, api_auth_secret: str | None = None
+    config_dir: Path,
+    *,
+    api_auth_name: str | None = None,
+    api_auth_secret: str | None = None,
+    writes_identity: bool = True,
 ) -> tuple[StorageConfig, MergedFiles]:
-    """Return the checked configuration with the files that it is from. Raises as ``load`` does."""
+    """Return the checked configuration with the files that it is from. Raises as ``load`` does.
+
+    Without ``writes_identity`` nothing is written: a missing name is the host's name, and a missing secret is empty.
+    """
     files = _read(config_dir)
     faults = list(files.faults)
-    if "secret" not in files.content and _repair_identity(files, faults):
+    if "secret" not in files.content and _repair_identity(files, faults, is_written=writes_identity):
         files = _read(config_dir)
         faults = list(files.faults)
-    if not {"name", "secret"} <= files.content.keys() and not _faults(config_dir, files, faults):
+    if not writes_identity:
+        files.content.setdefault("name", socket.getfqdn())
+    elif not {"name", "secret"} <= files.content.keys() and not _faults(config_dir, files, faults):
         _generate_identity(Path(files.content.get("var_dir", DEFAULT_VAR_DIR)), files)
         files = _read(config_dir)
         faults = list(files.faults)
@@ -78,8 +87,8 @@ def _generate_identity(var_dir: Path, files: MergedFiles) -> None:
         write_identity(path, content)
 
 
-def _repair_identity(files: MergedFiles, faults: list[Fault]) -> bool:
-    """Write a damaged identity anew from its copy. Return True if that was done.
+def _repair_identity(files: MergedFiles, faults: list[Fault], *, is_written: bool) -> bool:
+    """Write a damaged identity anew from its copy, or only read the copy. Return True if a file was written.
 
     Without a copy it is a fault: without its secret a storage would register as another one, and its machines would
     belong to no storage.
@@ -88,8 +97,9 @@ def _repair_identity(files: MergedFiles, faults: list[Fault]) -> bool:
     if not path.is_absolute() or not identity_copy.is_damaged(path, ("secret",)):
         return False
     found = identity_copy.read(path, ("name", "secret")) or identity_copy.read(path, ("secret",))
-    if not found:
+    if not (found and is_written):
         faults[:] = [fault for fault in faults if fault.place != str(path)]
+    if not found:
         faults.append(
             Fault(
                 str(path),
@@ -97,6 +107,11 @@ def _repair_identity(files: MergedFiles, faults: list[Fault]) -> bool:
                 "new storage, under another name",
             )
         )
+        return False
+    if not is_written:
+        _LOG.warning("%s is damaged; the next report or backup repairs it from its copy", path)
+        for key in found.keys() - files.content.keys():
+            files.content[key], files.origins[key] = found[key], identity_copy.path_of(path)
         return False
     with lock.exclusive(path.parent, _IDENTITY_LOCK):
         durable.write_text(path, identity_copy.text(found))

@@ -1,17 +1,19 @@
 """Lookup of the sources whose history is kept here, by machine and name, for the operator's commands."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.errors import InvalidValue, LockHeld, UsageError
+from turku.errors import InvalidValue, LockHeld, NotInHistory, UsageError
 from turku.policy import machine_choice, names
 from turku.storage.config.model import StorageConfig
-from turku.storage.disk import machine_links, volumes
+from turku.storage.disk import machine_links, volume_marks, volumes
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 _NAMED = 10
+_KNOWN = 20
+"""The number of known names that a hint lists."""
 _SNAPSHOTS_SUFFIX = ".snapshots"
 
 
@@ -21,18 +23,33 @@ def find_sources(
     """Return all sources with a snapshots directory, or those of one machine or one name.
 
     ``machine`` is a UUID or its beginning, a name or its end. Volumes that are missing are skipped, with an error on
-    the log (see ``volume_marks.require_all``). Raises UsageError if nothing matches or several machines do.
+    the log (see ``volume_marks.require_all``). Raises UsageError if several machines match. If nothing matches, raises
+    NoVolume if a volume is missing, which may have it, and NotInHistory otherwise.
     """
-    found = tuple(
-        place
-        for directory in _machine_directories(configuration, machine)
-        for place in _places(directory)
-        if source is None or place.source == source
+    found = tuple(place for directory in _machine_directories(configuration, machine) for place in _places(directory))
+    chosen = tuple(place for place in found if source is None or place.source == source)
+    if source and not chosen:
+        raise no_history(configuration, source, found, machine=machine)
+    if machine and not chosen:
+        volume_marks.require_all(configuration)
+        raise NotInHistory(f"there is no history of machine {machine}")
+    return chosen
+
+
+def no_history(
+    configuration: StorageConfig, source: str, places: Collection[SourceDirectory], *, machine: str | None
+) -> NotInHistory:
+    """Return the error about a source that none of ``places`` is.
+
+    Raises NoVolume if a volume is missing, which may have it.
+    """
+    if machine is None or not places:
+        volume_marks.require_all(configuration)
+    known = ", ".join(sorted({place.source for place in places})[:_KNOWN])
+    return NotInHistory(
+        f"there is no history of source {source}" + (f" of {machine}" if machine else ""),
+        hint=f"there is {known}" if known else "nothing was backed up yet",
     )
-    if not found and (machine or source):
-        wanted = [f"of source {source}"] * bool(source) + [f"of machine {machine}"] * bool(machine)
-        raise UsageError(f"there is no history {' '.join(wanted)}")
-    return found
 
 
 @contextmanager
@@ -62,7 +79,10 @@ def _all_directories(configuration: StorageConfig) -> Iterator[Path]:
 
 
 def _uuid(configuration: StorageConfig, machine: str) -> str:
-    """Return the UUID of the machine that is meant. Raises UsageError if none or several match, and names those."""
+    """Return the UUID of the machine that is meant.
+
+    Raises UsageError if several match, and NoVolume or NotInHistory if none does.
+    """
     try:
         return names.machine_uuid(machine)
     except InvalidValue:
@@ -71,9 +91,11 @@ def _uuid(configuration: StorageConfig, machine: str) -> str:
     kept = {directory.name: known.get(directory.name, set()) for directory in _all_directories(configuration)}
     found = machine_choice.chosen(machine, kept)
     if not found:
-        raise UsageError(
+        volume_marks.require_all(configuration)
+        named = ", ".join(sorted(min(kept[uuid], default=uuid) for uuid in kept)[:_KNOWN])
+        raise NotInHistory(
             f"{machine} is not a machine of this storage",
-            hint=f"a UUID, or a name out of {configuration.state.machines_dir}",
+            hint=f"there is {named}" if named else "nothing was backed up yet",
         )
     if len(found) > 1:
         named = ", ".join(f"{' or '.join(sorted(kept[uuid])) or 'without a name'} ({uuid})" for uuid in found[:_NAMED])

@@ -9,6 +9,7 @@ import errno
 import json
 import logging
 import os
+import shlex
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -53,25 +54,27 @@ def fault(configuration: StorageConfig, volume: Volume) -> str | None:  # noqa: 
 
 def faults(configuration: StorageConfig) -> list[str]:
     """Return the faults of all volumes, a sentence each."""
-    found = ((volume, fault(configuration, volume)) for volume in configuration.disk.volumes)
-    return [f"volume {volume.name}: {text}" for volume, text in found if text is not None]
+    return [f"volume {volume.name}: {text}" for volume, text in _missing(configuration)]
 
 
 def require_all(configuration: StorageConfig) -> None:
     """Raise NoVolume if any volume is missing. Called after the work on the other volumes is done."""
-    found = faults(configuration)
-    if found:
-        raise NoVolume(found[0], details="\n".join(found[1:]), hint=_hint())
+    missing = _missing(configuration)
+    if missing:
+        first, *others = (f"volume {volume.name}: {text}" for volume, text in missing)
+        raise NoVolume(first, details="\n".join(others), hint=_hint(missing[0][0]))
 
 
-def require(configuration: StorageConfig, volume: Volume) -> None:
-    """Check that the volume is mounted at its path, and mark it if this is its first use.
-
-    Raises NoVolume if it is not.
-    """
+def require_mounted(configuration: StorageConfig, volume: Volume) -> None:
+    """Raise NoVolume if the volume is not mounted at its path. Nothing is written."""
     text = fault(configuration, volume)
     if text is not None:
         raise NoVolume(f"volume {volume.name}: {text}", hint=_hint(volume))
+
+
+def require(configuration: StorageConfig, volume: Volume) -> None:
+    """Mark the volume if this is its first use. Raises NoVolume if it is not mounted at its path."""
+    require_mounted(configuration, volume)
     try:
         if _remembered(configuration.state, volume) in (None, _UNKNOWN):
             _adopt(configuration.state, volume)
@@ -100,11 +103,16 @@ def accept(configuration: StorageConfig, name: str) -> str:
     return str(volume.path)
 
 
-def _hint(volume: Volume | None = None) -> str:
-    name = "NAME" if volume is None else volume.name
+def _missing(configuration: StorageConfig) -> list[tuple[Volume, str]]:
+    """Return the volumes that are missing, each with its fault."""
+    found = ((volume, fault(configuration, volume)) for volume in configuration.disk.volumes)
+    return [(volume, text) for volume, text in found if text is not None]
+
+
+def _hint(volume: Volume) -> str:
     return (
         "mount its file system; if what lies there now is to be this volume from now on (a new disk, a restored one), "
-        f"run: turku-storage accept-volume {name}"
+        f"run: turku-storage accept-volume {shlex.quote(volume.name)} (on the storage)"
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from turku.core import durable
@@ -29,8 +30,15 @@ def volume_space(volume: Volume) -> VolumeSpace | None:
 
 
 def space(configuration: StorageConfig) -> tuple[float, float]:
-    """Return total and available space of the present volumes, in MiB. Volumes on one file system count once."""
-    by_device = {found.device: found for volume in usable(configuration) if (found := volume_space(volume)) is not None}
+    """Return total and available space of the present volumes, in MiB, and mark each at its first use.
+
+    Volumes on one file system count once.
+    """
+    present = usable(configuration)
+    for volume in present:
+        with suppress(NoVolume):
+            volume_marks.require(configuration, volume)
+    by_device = {found.device: found for volume in present if (found := volume_space(volume)) is not None}
     return (
         sum(found.total_bytes for found in by_device.values()) / _MIB,
         sum(found.available_bytes for found in by_device.values()) / _MIB,
@@ -38,26 +46,29 @@ def space(configuration: StorageConfig) -> tuple[float, float]:
 
 
 def usable(configuration: StorageConfig) -> list[Volume]:
-    """Return the volumes that are present, marked at their first use. Each missing one is an error on the log."""
+    """Return the volumes that are present. Each missing one is an error on the log. Nothing is written."""
     found = []
     for volume in configuration.disk.volumes:
-        try:
-            volume_marks.require(configuration, volume)
-        except NoVolume as error:
-            _LOG.error("%s", error.message)
-        else:
+        fault = volume_marks.fault(configuration, volume)
+        if fault is None:
             found.append(volume)
+        else:
+            _LOG.error("volume %s: %s", volume.name, fault)
     return found
 
 
 def machine_directory(configuration: StorageConfig, uuid: str) -> Path:
-    """Return the machine's directory on a volume. Create it (mode 0700) and its link ``machines/<uuid>`` if needed.
+    """Return the machine's directory on a volume, which is marked at its first use.
 
+    The directory (mode 0700) and its link ``machines/<uuid>`` are made if needed.
     Raises InvalidValue if ``uuid`` is not a UUID, NoVolume if the directory's volume is missing or no volume takes new
     machines, and DurableWriteFailed.
     """
     uuid = names.machine_uuid(uuid)
     directory = existing_directory(configuration, uuid) or _make_directory(configuration, uuid)
+    for volume in configuration.disk.volumes:
+        if volume.path == directory.parent:
+            volume_marks.require(configuration, volume)
     link_directory(configuration.state, uuid, directory)
     return directory
 
@@ -73,7 +84,7 @@ def existing_directory(configuration: StorageConfig, uuid: str) -> Path | None:
         target = target.parent.resolve() / target.name
         for volume in configuration.disk.volumes:
             if volume.path == target.parent and fs.is_directory(volume.path):
-                volume_marks.require(configuration, volume)
+                volume_marks.require_mounted(configuration, volume)
         if target.name == uuid and fs.is_directory(target):
             return target
         found = _look_on_volumes(configuration, uuid)
