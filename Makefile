@@ -20,10 +20,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-setup: $(STAMP) ## create .venv in the checkout, with all the programs in .venv/bin
+setup: $(STAMP) ## create .venv with all programs and tools
 	@:
 
-demo: ## back up and restore a real directory on this computer, in a private directory
+demo: ## back up and restore a directory on this computer
 	@packaging/require-debian-packages.sh demo
 	@$(MAKE) --no-print-directory setup
 	@$(BIN)/turku demo $(DEMO_ARGUMENTS)
@@ -33,7 +33,7 @@ test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(TEST_ARGUMENTS)
 
-test-old-rsync: ## run the tests that move data with rsync 3.2.7 (Debian 12's first one) on storages, machines, both
+test-old-rsync: ## run the tests that move data with the old rsync 3.2.7
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	@packaging/test-old-rsync.sh $(BIN)/python .cache $(TEST_ARGUMENTS)
@@ -41,14 +41,14 @@ test-old-rsync: ## run the tests that move data with rsync 3.2.7 (Debian 12's fi
 # Another seed every day. A fault prints the arguments that repeat it.
 FAULTS_SEED ?= $(shell date +%Y%m%d)
 FAULTS ?= 120
-test-faults: ## inject faults: kills, power losses, full and damaged disks, wrong clocks. About 4 minutes, as root
+test-faults: ## inject faults (kills, lost power, bad disks): 4 min, as root
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m bench.faults --faults $(FAULTS) --seed $(FAULTS_SEED)
 
 # Another seed every day. A fault prints the arguments that repeat it.
 FUZZ_SEED ?= $(shell date +%Y%m%d)
-fuzz: ## run the fuzzers: malformed requests, damaged protocol data, hostile conversations. About 6 minutes
+fuzz: ## run the fuzzers: malformed and hostile data, 6 min
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m bench.fuzz_receiver --sessions 800 --seconds 150 --seed $(FUZZ_SEED)
@@ -56,16 +56,17 @@ fuzz: ## run the fuzzers: malformed requests, damaged protocol data, hostile con
 	$(BIN)/python -m bench.fuzz_session --requests 2000 --real 40 --seed $(FUZZ_SEED)
 	$(BIN)/python -m bench.fuzz_calls --requests 5000 --seed $(FUZZ_SEED)
 
-bench: ## run all benchmarks, with other programs: an hour, 50 GB of disk. BENCH_ARGUMENTS=--quick takes 10 minutes
+# BENCH_ARGUMENTS=--quick takes 10 minutes.
+bench: ## run all benchmarks: an hour, 50 GB of disk
 	@packaging/require-debian-packages.sh bench
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m bench.everything $(BENCH_ARGUMENTS)
 
-check: lint types imports ## read the code without running it: ruff, mypy, import contracts (about 20 s)
+check: lint types imports ## ruff, mypy and import contracts: 20 s
 
 # The oldest and the newest Python that are supported.
 PYTHONS ?= 3.11 3.13
-check-pythons: ## 'make check' and the tests of 'make coverage' on each supported Python (3.11 and 3.13)
+check-pythons: ## 'check' and unit tests on Python 3.11 and 3.13
 	@for version in $(PYTHONS); do \
 	  python=$$(packaging/find-python.sh $$version); \
 	  echo "== Python $$version: $$python"; \
@@ -73,14 +74,14 @@ check-pythons: ## 'make check' and the tests of 'make coverage' on each supporte
 	  .cache/venv-$$version/bin/python -m pytest -q -n 2 $(COVERED_TESTS); \
 	done
 
-reference: setup ## write the generated tables of docs/reference/configuration.md and the commented examples
+reference: setup ## write the generated parts of docs/reference and examples
 	$(BIN)/python docs/reference/generate.py
 
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup ## mypy, strict, of the code, tests and benchmarks, for the Python of the virtual environment
+types: setup ## mypy, strict, of the code, tests and benchmarks
 	$(BIN)/mypy
 
 imports: setup ## import contracts: which package may import which
@@ -90,7 +91,7 @@ imports: setup ## import contracts: which package may import which
 COVERED := core policy protocol
 COVERED_TESTS := $(wildcard $(foreach package,$(COVERED),tests/unit/$(package) tests/property/$(package) \
                  tests/integration/$(package)) tests/unit/agent tests/unit/storage)
-coverage: setup ## branch coverage of core, policy and protocol by their unit tests, with the floor of pyproject.toml
+coverage: setup ## branch coverage of core, policy and protocol
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	$(BIN)/coverage run -m pytest -q -n 2 $(COVERED_TESTS)
 	@$(BIN)/coverage combine --quiet
@@ -100,7 +101,8 @@ fmt: setup ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-constraints: ## pin every package with its hashes in constraints.txt. CONSTRAINTS_ARGUMENTS=--upgrade takes new releases
+# CONSTRAINTS_ARGUMENTS=--upgrade takes new releases.
+constraints: ## pin every package with its hashes in constraints.txt
 	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; }
 	@.cache/uv/bin/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-emit-package colorama --no-emit-index-url --custom-compile-command 'make constraints' --quiet \

@@ -177,7 +177,7 @@ def test_c1_a_key_swapped_behind_the_administrators_back_is_not_accepted(
     assert attacker.got_nothing
 
 
-def test_c1_keys_of_the_configuration_win_and_nothing_is_learnt_beside_them(
+def test_c1_keys_of_the_configuration_win_and_nothing_is_learned_beside_them(
     machine: Machine, api: V1Api, attacker: Attacker
 ) -> None:
     (machine.var_dir / "known_storages.json").unlink()
@@ -197,7 +197,7 @@ def test_c1_keys_of_the_configuration_win_and_nothing_is_learnt_beside_them(
 def test_c1_a_key_that_the_configuration_replaced_is_trusted_under_no_name(
     machine: Machine, api: V1Api, attacker: Attacker
 ) -> None:
-    # The learnt key was lost to an attacker, who now owns it. The administrator wrote down the new one.
+    # The learned key was lost to an attacker, who now owns it. The administrator wrote down the new one.
     lost = dict(api.storages["primary"])
     machine.configure(storage_host_keys={"primary": attacker.sshd.host_keys})
     api.storages["other"] = lost

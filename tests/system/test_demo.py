@@ -84,6 +84,12 @@ def test_kept_it_answers_on_the_admin_site_until_ctrl_c(files: Path, temporary: 
         assert address
         with urllib.request.urlopen(address[0], timeout=10) as page:
             assert b"Log in" in page.read()
+        for words, shown in (
+            ("turku-storage retention --dry-run", "\tkeep\t"),
+            ("turku-api health --verbose", "OK: 1 "),
+        ):
+            [shell_command] = [line for line in lines if words in line]
+            assert shown in command.run(["sh", "-c", shell_command], timeout_seconds=60).stdout.decode()
         os.kill(demo.pid, signal.SIGINT)
         assert demo.wait(30) == 0
     assert list(temporary.iterdir()) == []

@@ -1,6 +1,7 @@
 """The steps of the demo, in order, with the words of its output."""
 
 import filecmp
+import shlex
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -181,6 +182,8 @@ class Story:
         password = generate_secret(16)
         stage.coordinator.create_administrator(ADMINISTRATOR, password)
         machine = ("--config-dir", str(stage.machine.config_dir))
+        storage = ("--config-dir", str(stage.storage.config_dir))
+        state_dir = shlex.quote(f"TURKU_STATE_DIR={stage.coordinator.state_dir}")
         self._narrator.invite(
             stage.coordinator.admin_url,
             ADMINISTRATOR,
@@ -190,6 +193,10 @@ class Story:
                 "what this machine backs up": programs.command_line("turku-agent", "check", *machine),
                 "what snapshots there are": programs.command_line("turku-agent", "snapshots", *machine, SOURCE),
                 "restore all of the newest": programs.command_line("turku-agent", "restore", *machine, SOURCE),
+                "what the storage keeps, and until when": programs.command_line(
+                    "turku-storage", "retention", "--dry-run", *storage
+                ),
+                "the health of the fleet": f"{state_dir} {programs.command_line('turku-api', 'health', '--verbose')}",
             },
         )
         try:

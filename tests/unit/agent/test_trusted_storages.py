@@ -1,4 +1,4 @@
-"""The storages that a machine knows: learnt keys, waiting keys and trusted keys."""
+"""The storages that a machine knows: learned keys, waiting keys and trusted keys."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def test_a_known_key_is_known_under_any_name_but_one_that_the_configuration_has(
     assert trusted(told, address("one", OLD), address("one", NEW)) == [(OLD,), (NEW,)]
 
 
-def test_the_configured_keys_of_a_name_replace_the_learnt_ones(agent: Make) -> None:
+def test_the_configured_keys_of_a_name_replace_the_learned_ones(agent: Make) -> None:
     machine = agent()
     trusted(machine, address("one", OLD))
     told = with_values(machine, storage_host_keys={"one": (NEW,)})
     assert trusted(told, address("one", OLD), address("two", OLD), address("one", NEW)) == [(), (), (NEW,)]
 
 
-def test_with_a_configuration_nothing_is_learnt(agent: Make, tmp_path: Path) -> None:
+def test_with_a_configuration_nothing_is_learned(agent: Make, tmp_path: Path) -> None:
     machine = agent(storage_host_keys={"one": [OLD]})
     assert trusted(machine, address("one", OLD), address("two", NEW)) == [(OLD,), ()]
     assert not (tmp_path / "var/known_storages.json").exists()

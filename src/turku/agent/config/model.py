@@ -161,8 +161,8 @@ class TunnelConfig(Section, frozen=True, kw_only=True):
     storage_host_keys: Annotated[
         Mapping[str, Annotated[tuple[Line, ...], Meta(min_length=1)]],
         Key(
-            "Host keys of storages: name to list of keys, each `TYPE BASE64`. They replace what was learnt, and "
-            "nothing new is learnt beside them. See [storages a machine "
+            "Host keys of storages: name to list of keys, each `TYPE BASE64`. They replace what was learned, and "
+            "nothing new is learned beside them. See [storages a machine "
             "trusts](../howto/machine-identity.md#accept-a-storage).",
             check=_host_keys,
         ),
