@@ -28,6 +28,9 @@ def identity(tmp_path: Path) -> Path:
 def test_a_damaged_secret_is_repaired_from_its_copy(tmp_path: Path, identity: Path, damage: bytes) -> None:
     before = configuration.load(tmp_path)
     identity.write_bytes(damage)
+    shown, _files = configuration.load_with_files(tmp_path, writes_identity=False)
+    assert (shown.identity.name, shown.identity.secret) == (before.identity.name, before.identity.secret)
+    assert identity.read_bytes() == damage
     after = configuration.load(tmp_path)
     assert (after.identity.name, after.identity.secret.reveal()) == (
         before.identity.name,

@@ -194,3 +194,11 @@ def test_the_table_fits_into_80_columns(
     lines = capsys.readouterr().out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
     assert lines[0].split() == ["snapshot", "action", "until", "kept", "by"]
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_what_was_removed_is_shown_as_such(place: SourceDirectory, tmp_path: Path) -> None:
+    retention_rules.record(place, order(retention="last 1 snapshots", period_seconds=86400.0))
+    oldest = names(place)[0]
+    for options, action in ((["--dry-run"], "remove"), ([], "removed")):
+        _exit_code, text = storage_command.run(storage(tmp_path), "retention", *options, clock=CLOCK)
+        assert f"\t{oldest}\t{action}\t" in text
