@@ -26,9 +26,9 @@ from tests.support.trees import differences
 
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
-from turku.agent.restore.staging.basis_files import Overwrite
 from turku.core import command
 from turku.errors import RestoreFailed
+from turku.protocol.restore_messages import Overwrite
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="makes devices, and files of other users")
 

@@ -17,12 +17,12 @@ from typing import Any, Self
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore.placement.placement import Placement
 from turku.agent.restore.staging import target as targets
-from turku.agent.restore.staging.basis_files import BasisFiles, BasisFileWriter, Overwrite
+from turku.agent.restore.staging.basis_files import BasisFiles, BasisFileWriter
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.agent.restore.staging.target import PreparedTarget
 from turku.core import command
 from turku.core.filesystem.spool import BloomFilter
-from turku.protocol.restore_messages import Settable
+from turku.protocol.restore_messages import Overwrite, Settable
 
 TEMPORARY_NAME = ".turku-restore-" + 32 * "0"
 TEMPORARY = TEMPORARY_NAME.encode()

@@ -189,36 +189,35 @@ def rename_in(directory: int, name: str, target_directory: int, target_name: str
     os.fsync(directory)
 
 
-def remove_temporary_files(directory: Path, *, of: str = "") -> list[Path]:
+def remove_temporary_files(directory: Path, *, name_prefix: str = "") -> list[Path]:
     """Remove the temporary files that a killed run left in ``directory``, and return their paths.
 
-    With ``of``, only those of files whose names begin with it.
+    With ``name_prefix``, only those of files whose names begin with it.
     """
     with _opened(directory) as descriptor:
-        return [directory / name for name in remove_temporary_files_in(descriptor, of=of)]
+        return [directory / name for name in remove_temporary_files_in(descriptor, name_prefix=name_prefix)]
 
 
 def remove_temporary_files_in(
-    directory: int, *, of: str = "", of_just: str = "", until: float | None = None
+    directory: int, *, name_prefix: str = "", file_name: str = "", written_until_unix_seconds: float | None = None
 ) -> list[str]:
     """Remove temporary files in an open directory, as ``remove_temporary_files`` does, and return their names.
 
-    With ``of_just``, only those of that one file. With ``until``, in Unix seconds, only those last written by then,
-    because nobody works on them any more.
-    Raises OSError.
+    With ``file_name``, only those of that one file. With ``written_until_unix_seconds``, only those last written by
+    then, because nobody works on them any more. Raises OSError.
     """
-    begins = f".{of_just}{_TEMPORARY_MARK}" if of_just else f".{of}"
+    begins = f".{file_name}{_TEMPORARY_MARK}" if file_name else f".{name_prefix}"
     left = [name for name in os.listdir(directory) if _TEMPORARY_MARK in name and name.startswith(begins)]
-    if until is not None:
-        left = [name for name in left if _is_written_by(directory, name, until)]
+    if written_until_unix_seconds is not None:
+        left = [name for name in left if _is_written_by(directory, name, written_until_unix_seconds)]
     for name in left:
         _unlink_in(directory, name)
     return left
 
 
-def _is_written_by(directory: int, name: str, until: float) -> bool:
+def _is_written_by(directory: int, name: str, written_until_unix_seconds: float) -> bool:
     with suppress(FileNotFoundError):
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime <= until
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime <= written_until_unix_seconds
     return False
 
 

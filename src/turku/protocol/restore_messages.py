@@ -18,6 +18,8 @@ TemporaryName = Annotated[str, Meta(pattern=r"\A\.turku-restore-[0-9a-f]{32}\Z")
 
 The agent creates and removes it. No source contains such a name.
 """
+Overwrite = Literal["never", "older", "always"]
+"""The existing files that a restore replaces."""
 PARTIAL_SUFFIX: Final = "-partial"
 """Added to the name, it is the directory beside an interrupted file, with its part that was written."""
 ANSWER_LINE_LIMIT_BYTES: Final = 1024 * 1024
@@ -128,7 +130,7 @@ class FileRestoreRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     temporary: TemporaryName
     snapshot: SnapshotChoice = SnapshotChoice()
     paths: Annotated[list[WirePath], Meta(max_length=PATHS_LIMIT)] = []
-    overwrite: Literal["never", "older", "always"] = "always"
+    overwrite: Overwrite = "always"
     delete: bool = False
     hard_links: bool = False
     list_only: bool = False

@@ -10,13 +10,12 @@ import msgspec
 from msgspec import Meta
 
 from turku.protocol.messages import MachineCredentials, StorageAddress, Text
-from turku.protocol.restore_messages import PATHS_LIMIT, Count, SnapshotChoice, WirePath
+from turku.protocol.restore_messages import PATHS_LIMIT, Count, Overwrite, SnapshotChoice, WirePath
 
 PROGRESS_CALL: Final = "agent_restore_progress"
 WAITING_CALL: Final = "agent_restores"
 MESSAGE_LIMIT: Final = 4000
 
-Overwrite = Literal["never", "older", "always"]
 Step = Literal["picked_up", "running", "postponed", "whole", "partial", "failed", "refused", "cancelled"]
 """State of a restore on its machine. ``postponed``: must be offered again later. ``refused``: forbidden by the
 machine's own configuration. ``cancelled``: ended by the coordinator."""

@@ -20,11 +20,10 @@ from tests.support.trees import differences
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore.file_metadata import EVERY_KIND
-from turku.agent.restore.staging.basis_files import Overwrite
 from turku.core import command
 from turku.core.filesystem import posix_acl
 from turku.errors import CommandFailed
-from turku.protocol.restore_messages import Settable
+from turku.protocol.restore_messages import Overwrite, Settable
 
 NAMES = [b"a", b"b", b"c d", b"\xff\xfe", b"two\nlines", b"-x"]
 ROUNDS = 6

@@ -89,7 +89,7 @@ def locked(configuration: AgentState) -> AbstractContextManager[None]:
 def write(configuration: AgentState, machine_uuid: str, secret: Secret) -> None:
     """Write the identity and its copy durably. The caller holds the identity's lock."""
     path = var_dir.directory(configuration, "config.d") / IDENTITY_FILE
-    text = identity_copy.text(_content(machine_uuid, secret))
+    text = identity_copy.to_text(_content(machine_uuid, secret))
     var_dir.write_text(configuration, path, text)
     var_dir.write_text(configuration, identity_copy.path_of(path), text)
 
@@ -104,7 +104,7 @@ def _keep_copy(configuration: AgentState, found: Identity) -> None:
     content = _content(found.uuid, found.secret)
     is_damaged = identity_copy.is_damaged(path, IDENTITY_KEYS)
     # An identity that is set by hand is in no file of ours.
-    if not is_damaged and (identity_copy.is_as(path, content) or not path.exists()):
+    if not is_damaged and (identity_copy.has_content(path, content) or not path.exists()):
         return
     try:
         with locked(configuration):
@@ -112,6 +112,6 @@ def _keep_copy(configuration: AgentState, found: Identity) -> None:
                 write(configuration, found.uuid, found.secret)
                 _LOG.warning("repaired %s from its copy", path)
             else:
-                var_dir.write_text(configuration, identity_copy.path_of(path), identity_copy.text(content))
+                var_dir.write_text(configuration, identity_copy.path_of(path), identity_copy.to_text(content))
     except (LockHeld, DurableWriteFailed) as error:
         _LOG.warning("cannot keep a copy of %s: %s", path, error.message)

@@ -179,9 +179,9 @@ def _drop(configuration: AgentState) -> None:
         durable.fsync_directory(path.parent)
     # Half-written keys and secrets of a killed run. Other programs write other files there at the same time.
     for name in ("new_", "ssh_key", IDENTITY_FILE):
-        durable.remove_temporary_files(configuration.var_dir, of=name)
+        durable.remove_temporary_files(configuration.var_dir, name_prefix=name)
     if (configuration.var_dir / "config.d").exists():
-        durable.remove_temporary_files(configuration.var_dir / "config.d", of=IDENTITY_FILE)
+        durable.remove_temporary_files(configuration.var_dir / "config.d", name_prefix=IDENTITY_FILE)
 
 
 def _forget_refused_code(configuration: AgentState, error: ApiRefused) -> None:

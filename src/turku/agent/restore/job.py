@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from turku.agent.config.model import AgentConfig, AgentState, SourceConfig
-from turku.agent.restore.staging.basis_files import Overwrite
 from turku.agent.state import staging_records
 from turku.core.log import one_line
 from turku.core.units import size
@@ -19,6 +18,7 @@ from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import (
     REMARK_LIMIT,
     FileRestoreRequest,
+    Overwrite,
     RestorePlan,
     Settable,
     SnapshotChoice,

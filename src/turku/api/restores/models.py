@@ -72,7 +72,7 @@ ENDED = tuple(state.value for state in RequestState if state.value not in OPEN)
 
 
 class Overwrite(models.TextChoices):
-    """The treatment of existing files (``restore_request_messages.Overwrite``)."""
+    """The treatment of existing files (``restore_messages.Overwrite``)."""
 
     NEVER = "never", "keep existing files"
     OLDER = "older", "replace older files"

@@ -38,12 +38,12 @@ def read(identity: Path, keys: Collection[str]) -> dict[str, Any]:
     return found if len(found) == len(keys) else {}
 
 
-def is_as(identity: Path, content: dict[str, Any]) -> bool:
+def has_content(identity: Path, content: dict[str, Any]) -> bool:
     """Return True if the copy has exactly this content."""
     return read(identity, content.keys()) == content
 
 
-def text(content: dict[str, Any]) -> str:
+def to_text(content: dict[str, Any]) -> str:
     """Return the content as the text of both files."""
     return json.dumps(content, indent=4, sort_keys=True) + "\n"
 

@@ -84,7 +84,7 @@ def _remove_temporary_files(place: SourceDirectory, clock: Clock) -> None:
     machine = place.machine_dir
     for directory in (machine.parent, machine, database.file_of(place).parent):
         try:
-            fs.remove_temporary_files(directory, until=until)
+            fs.remove_temporary_files(directory, written_until_unix_seconds=until)
         except OSError as error:
             _LOG.warning("%s: cannot clean up: %s", directory, error.strerror or error)
 

@@ -59,7 +59,7 @@ def load_with_files(
 
 def write_identity(path: Path, content: dict[str, object]) -> None:
     """Write the generated identity and its copy. Raises DurableWriteFailed."""
-    text = identity_copy.text(content)
+    text = identity_copy.to_text(content)
     durable.write_text(path, text)
     durable.write_text(identity_copy.path_of(path), text)
 
@@ -114,6 +114,6 @@ def _repair_identity(files: MergedFiles, faults: list[Fault], *, is_written: boo
             files.content[key], files.origins[key] = found[key], identity_copy.path_of(path)
         return False
     with lock.exclusive(path.parent, _IDENTITY_LOCK):
-        durable.write_text(path, identity_copy.text(found))
+        durable.write_text(path, identity_copy.to_text(found))
     _LOG.warning("%s was damaged and is repaired from its copy", path)
     return True

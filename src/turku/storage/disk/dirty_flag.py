@@ -38,7 +38,7 @@ def writing(place: SourceDirectory, *, boot_id: Path = _BOOT_ID) -> Iterator[Non
     except OSError:
         yield
         return
-    fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
+    fs.remove_temporary_files(place.machine_dir, file_name=_mark(place).name)
     # A flag from before the last start stays until a run that compared contents has succeeded.
     if not unclean_shutdown(place, boot_id=boot_id):
         fs.write_bytes(_mark(place), mark.encode())
@@ -54,7 +54,7 @@ def writing(place: SourceDirectory, *, boot_id: Path = _BOOT_ID) -> Iterator[Non
 
 def forget_if_nothing_is_left(place: SourceDirectory) -> None:
     """Clear the flag if no tree that an earlier run wrote to is left. Raises OSError."""
-    fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
+    fs.remove_temporary_files(place.machine_dir, file_name=_mark(place).name)
     if not any(fs.exists(tree) for tree in (place.staging, place.cloning, place.former_tree)):
         fs.unlink(_mark(place))
 

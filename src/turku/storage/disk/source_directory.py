@@ -146,8 +146,8 @@ class SourceDirectory:
         A person adds ``save`` to it, to keep a snapshot for ever.
         """
         for entry in fs.names(self.snapshots_dir):
-            is_it = name in entry if not entry.startswith(".") else entry.endswith(f"-{name}")
-            if is_it and not entry.startswith(DELETING_PREFIX) and fs.is_directory(self.snapshot(entry)):
+            is_renamed = name in entry if not entry.startswith(".") else entry.endswith(f"-{name}")
+            if is_renamed and not entry.startswith(DELETING_PREFIX) and fs.is_directory(self.snapshot(entry)):
                 return self.snapshot(entry)
         return None
 

@@ -236,13 +236,17 @@ def create_unnamed_file(directory: Path) -> int:
             return file
 
 
-def remove_temporary_files(directory: Path, *, of_just: str = "", until: float | None = None) -> None:
+def remove_temporary_files(
+    directory: Path, *, file_name: str = "", written_until_unix_seconds: float | None = None
+) -> None:
     """Remove the temporary files that killed durable writes left in the directory, if it exists.
 
-    ``of_just`` and ``until`` are those of ``durable.remove_temporary_files_in``. Raises OSError.
+    ``file_name`` and ``written_until_unix_seconds`` are those of ``durable.remove_temporary_files_in``. Raises OSError.
     """
     with suppress(FileNotFoundError), opened(directory) as descriptor:
-        durable.remove_temporary_files_in(descriptor, of_just=of_just, until=until)
+        durable.remove_temporary_files_in(
+            descriptor, file_name=file_name, written_until_unix_seconds=written_until_unix_seconds
+        )
 
 
 def sync(path: Path) -> None:

@@ -109,55 +109,73 @@ def _plain(kind: MessageKind, side: Side, text: bytes) -> tuple[MessageKind, Sid
     return kind, side, re.compile(text, re.DOTALL)
 
 
-_S, _R, _G = Side.SENDER, Side.RECEIVER, Side.GENERATOR
+_SENDER, _RECEIVER, _GENERATOR = Side.SENDER, Side.RECEIVER, Side.GENERATOR
 _RULES = (
-    _error(MessageKind.UNREADABLE_FILE, _S, rb"send_files failed to open " + _QUOTED),
-    _error(MessageKind.UNREADABLE_DIRECTORY, _S, rb"(?:opendir|change_dir(?:#\d)?) " + _QUOTED + rb" failed"),
-    _error(MessageKind.UNREADABLE_DIRECTORY, _S, rb"readdir\(" + _QUOTED + rb"\)(?: failed)?"),
-    _error(MessageKind.UNREADABLE_ENTRY, _S, rb"(?:link_stat|fstat) " + _QUOTED + rb" failed"),
-    _error(MessageKind.UNREADABLE_ENTRY, _S, rb"readlink_stat\(" + _QUOTED + rb"\) failed"),
-    _error(MessageKind.READ_ERROR, _S, rb"read errors mapping " + _QUOTED),
-    _plain(MessageKind.VANISHED, _S, rb"(?P<reason>(?:file|directory) has vanished): " + _QUOTED),
-    _plain(MessageKind.NAME_TOO_LONG, _S, rb"(?P<reason>filename overflows max-path len by \d+): " + _BARE),
-    _plain(MessageKind.NAME_TOO_LONG, _S, rb"(?P<reason>skipping overly long name|path too long): " + _BARE),
-    _plain(MessageKind.NAME_TOO_LONG, _R, rb"(?P<reason>temporary filename too long): " + _BARE),
-    _plain(MessageKind.NOT_REGULAR, _G, rb'(?P<reason>skipping non-regular file) "' + _BARE + rb'"'),
-    _plain(MessageKind.NOT_REGULAR, _G, rb"(?P<reason>skipping socket \(creation unsupported here\)): " + _BARE),
+    _error(MessageKind.UNREADABLE_FILE, _SENDER, rb"send_files failed to open " + _QUOTED),
+    _error(MessageKind.UNREADABLE_DIRECTORY, _SENDER, rb"(?:opendir|change_dir(?:#\d)?) " + _QUOTED + rb" failed"),
+    _error(MessageKind.UNREADABLE_DIRECTORY, _SENDER, rb"readdir\(" + _QUOTED + rb"\)(?: failed)?"),
+    _error(MessageKind.UNREADABLE_ENTRY, _SENDER, rb"(?:link_stat|fstat) " + _QUOTED + rb" failed"),
+    _error(MessageKind.UNREADABLE_ENTRY, _SENDER, rb"readlink_stat\(" + _QUOTED + rb"\) failed"),
+    _error(MessageKind.READ_ERROR, _SENDER, rb"read errors mapping " + _QUOTED),
+    _plain(MessageKind.VANISHED, _SENDER, rb"(?P<reason>(?:file|directory) has vanished): " + _QUOTED),
+    _plain(MessageKind.NAME_TOO_LONG, _SENDER, rb"(?P<reason>filename overflows max-path len by \d+): " + _BARE),
+    _plain(MessageKind.NAME_TOO_LONG, _SENDER, rb"(?P<reason>skipping overly long name|path too long): " + _BARE),
+    _plain(MessageKind.NAME_TOO_LONG, _RECEIVER, rb"(?P<reason>temporary filename too long): " + _BARE),
+    _plain(MessageKind.NOT_REGULAR, _GENERATOR, rb'(?P<reason>skipping non-regular file) "' + _BARE + rb'"'),
     _plain(
-        MessageKind.NOT_VERIFIED, _R, rb"ERROR: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+)\."
+        MessageKind.NOT_REGULAR, _GENERATOR, rb"(?P<reason>skipping socket \(creation unsupported here\)): " + _BARE
     ),
     _plain(
-        MessageKind.RETRIED, _R, rb"WARNING: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+.*)\."
+        MessageKind.NOT_VERIFIED,
+        _RECEIVER,
+        rb"ERROR: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+)\.",
     ),
-    _error(MessageKind.WRITE, _R, rb"(?:mkstemp|open) " + _QUOTED + rb" failed"),
-    _error(MessageKind.WRITE, _R, rb"(?:write|ftruncate|fsync|close) failed on " + _QUOTED),
-    _error(MessageKind.DIRECTORY, _G, rb"recv_generator: mkdir " + _QUOTED + rb" failed"),
-    _error(MessageKind.UNREADABLE_ENTRY, _G, rb"recv_generator: failed to stat " + _QUOTED),
-    _error(MessageKind.SPECIAL_FILE, _G, rb"mknod " + _QUOTED + rb" failed"),
+    _plain(
+        MessageKind.RETRIED,
+        _RECEIVER,
+        rb"WARNING: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+.*)\.",
+    ),
+    _error(MessageKind.WRITE, _RECEIVER, rb"(?:mkstemp|open) " + _QUOTED + rb" failed"),
+    _error(MessageKind.WRITE, _RECEIVER, rb"(?:write|ftruncate|fsync|close) failed on " + _QUOTED),
+    _error(MessageKind.DIRECTORY, _GENERATOR, rb"recv_generator: mkdir " + _QUOTED + rb" failed"),
+    _error(MessageKind.UNREADABLE_ENTRY, _GENERATOR, rb"recv_generator: failed to stat " + _QUOTED),
+    _error(MessageKind.SPECIAL_FILE, _GENERATOR, rb"mknod " + _QUOTED + rb" failed"),
     _error(
-        MessageKind.SYMLINK, _G, rb'symlink "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed'
+        MessageKind.SYMLINK,
+        _GENERATOR,
+        rb'symlink "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed',
     ),
-    _error(MessageKind.HARD_LINK, _G, rb'link "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? => (?P<other>.*) failed'),
-    _error(MessageKind.WRITE, _R, rb'rename "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed'),
-    _error(MessageKind.OWNER, _G, rb"(?:chown|chgrp) " + _QUOTED + rb" failed"),
-    _error(MessageKind.PERMISSIONS, _G, rb"failed to (?:set|modify) permissions on " + _QUOTED),
-    _error(MessageKind.TIMES, _G, rb"failed to set times on " + _QUOTED),
+    _error(
+        MessageKind.HARD_LINK,
+        _GENERATOR,
+        rb'link "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? => (?P<other>.*) failed',
+    ),
+    _error(
+        MessageKind.WRITE, _RECEIVER, rb'rename "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed'
+    ),
+    _error(MessageKind.OWNER, _GENERATOR, rb"(?:chown|chgrp) " + _QUOTED + rb" failed"),
+    _error(MessageKind.PERMISSIONS, _GENERATOR, rb"failed to (?:set|modify) permissions on " + _QUOTED),
+    _error(MessageKind.TIMES, _GENERATOR, rb"failed to set times on " + _QUOTED),
     _error(
         MessageKind.ATTRIBUTE,
-        _R,
+        _RECEIVER,
         rb"(?:rsync_xal_set|copy_xattrs|set_xattr_acl|get_xattr_data): "
         rb"[lf]?(?:set|get|remove)xattr\(" + _QUOTED + rb',"[^"]*"(?:,\d+)?\) failed',
     ),
-    _error(MessageKind.ATTRIBUTE, _R, rb"get_xattr_names: [lf]?listxattr\(" + _QUOTED + rb",\d+\) failed"),
-    _error(MessageKind.ATTRIBUTE, _R, rb"failed to (?:read|re-read|write) xattr [^ ]+ for " + _QUOTED),
-    _error(MessageKind.ATTRIBUTE, _R, rb"delete of stat xattr failed for " + _QUOTED),
-    _error(MessageKind.ACL, _R, rb"[sg]et_acl: (?:sys_acl_[sg]et_file|xacl_[sg]et)\(" + _BARE + rb", [A-Z_]+\)"),
-    _error(MessageKind.ACL, _R, rb"set_acl: sys_acl_delete_def_file\(" + _BARE + rb"\)"),
-    _error(MessageKind.DELETION, _G, rb"delete_file: (?:unlink|rmdir)\(" + _BARE + rb"\) failed"),
-    _plain(MessageKind.DELETION, _G, rb"(?P<reason>cannot delete (?:non-empty directory|mount point)): " + _BARE),
-    _plain(MessageKind.DELETION_SKIPPED, _G, rb"(?P<reason>IO error encountered -- skipping file deletion)"),
+    _error(MessageKind.ATTRIBUTE, _RECEIVER, rb"get_xattr_names: [lf]?listxattr\(" + _QUOTED + rb",\d+\) failed"),
+    _error(MessageKind.ATTRIBUTE, _RECEIVER, rb"failed to (?:read|re-read|write) xattr [^ ]+ for " + _QUOTED),
+    _error(MessageKind.ATTRIBUTE, _RECEIVER, rb"delete of stat xattr failed for " + _QUOTED),
+    _error(MessageKind.ACL, _RECEIVER, rb"[sg]et_acl: (?:sys_acl_[sg]et_file|xacl_[sg]et)\(" + _BARE + rb", [A-Z_]+\)"),
+    _error(MessageKind.ACL, _RECEIVER, rb"set_acl: sys_acl_delete_def_file\(" + _BARE + rb"\)"),
+    _error(MessageKind.DELETION, _GENERATOR, rb"delete_file: (?:unlink|rmdir)\(" + _BARE + rb"\) failed"),
     _plain(
-        MessageKind.CONTENTS_SKIPPED, _G, rb"(?P<reason>\*\*\* Skipping any contents from this failed directory \*\*\*)"
+        MessageKind.DELETION, _GENERATOR, rb"(?P<reason>cannot delete (?:non-empty directory|mount point)): " + _BARE
+    ),
+    _plain(MessageKind.DELETION_SKIPPED, _GENERATOR, rb"(?P<reason>IO error encountered -- skipping file deletion)"),
+    _plain(
+        MessageKind.CONTENTS_SKIPPED,
+        _GENERATOR,
+        rb"(?P<reason>\*\*\* Skipping any contents from this failed directory \*\*\*)",
     ),
 )
 _NOT_REGULAR = ("skipping non-regular file ", "skipping socket (creation unsupported here): ")

@@ -44,7 +44,7 @@ from turku.storage.registration.coordinator import Coordinator
 from turku.storage.session import session_slots
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
-_LAST_WORD_SECONDS: Final = 10.0
+_LAST_HEARTBEAT_SECONDS: Final = 10.0
 """The time that a session waits for its last heartbeat. The lease ends by itself."""
 
 
@@ -62,7 +62,7 @@ class Heartbeat:
         self._left: set[str] = set()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._is_known = True
+        self._call_is_known = True
         self._is_leased = True
 
     def __enter__(self) -> "Heartbeat":
@@ -71,7 +71,7 @@ class Heartbeat:
     def __exit__(self, *_error: object) -> None:
         self._over.set()
         if self._thread is not None:
-            self._thread.join(_LAST_WORD_SECONDS)
+            self._thread.join(_LAST_HEARTBEAT_SECONDS)
 
     def begin(self, sources: Iterable[str]) -> None:
         """Begin the heartbeats of a lease for these sources. Without sources there is no lease."""
@@ -86,12 +86,12 @@ class Heartbeat:
 
     def _beat(self) -> None:
         coordinator = Coordinator(self._configuration).beyond_contract()
-        while self._is_known and not self._over.wait(self._pause_seconds):
-            self._tell(coordinator, ended=False)
-        if self._is_known and self._left:
-            self._tell(coordinator, ended=True)
+        while self._call_is_known and not self._over.wait(self._pause_seconds):
+            self._send_heartbeat(coordinator, ended=False)
+        if self._call_is_known and self._left:
+            self._send_heartbeat(coordinator, ended=True)
 
-    def _tell(self, coordinator: Coordinator, *, ended: bool) -> None:
+    def _send_heartbeat(self, coordinator: Coordinator, *, ended: bool) -> None:
         try:
             answer = coordinator.call(
                 HEARTBEAT_CALL,
@@ -100,7 +100,7 @@ class Heartbeat:
             )
         except ApiNotFound as error:
             # Existing coordinators do not have the call.
-            self._is_known = False
+            self._call_is_known = False
             _LOG.debug("heartbeat: %s", error.message)
         except TurkuError as error:
             _LOG.debug("heartbeat: %s", error.message)
@@ -173,7 +173,7 @@ class Checkin:
         with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="source") as pool:
             try:
                 # The list raises here whatever a thread raises.
-                list(pool.map(lambda name: self._one(api, directory, name, orders[name]), orders))
+                list(pool.map(lambda name: self._back_up_and_report(api, directory, name, orders[name]), orders))
             except BaseException:
                 # This includes a signal to this program. The pool waits for its threads, so they must end.
                 self.agent.cancel()
@@ -181,10 +181,10 @@ class Checkin:
         if len(self.busy) < len(orders):
             # This session's other sources may have kept the volume busy.
             for name in self.busy:
-                self._one(api, directory, name, orders[name])
+                self._back_up_and_report(api, directory, name, orders[name])
         self._raise_failures(count)
 
-    def _one(self, api: Coordinator, directory: Path, name: str, order: SourceOrder) -> None:
+    def _back_up_and_report(self, api: Coordinator, directory: Path, name: str, order: SourceOrder) -> None:
         if self.agent.is_cancelled:
             _LOG.warning("the agent ended the session; source %s stays due", name)
             return

@@ -16,13 +16,12 @@ from turku.agent.restore import file_metadata
 from turku.agent.restore.file_metadata import EVERY_KIND
 from turku.agent.restore.placement.existing_files import ExistingFiles
 from turku.agent.restore.placement.scope import ParentDirectories, PlacementScope, move_directory, move_entry, status_of
-from turku.agent.restore.staging.basis_files import Overwrite
 from turku.agent.restore.staging.target import PreparedTarget
 from turku.core.filesystem import directory_tree, posix_acl, removal
 from turku.core.filesystem.directory_tree import DirectoryTree, WalkEntry
 from turku.core.filesystem.paths import joined, split
 from turku.core.filesystem.spool import Stack
-from turku.protocol.restore_messages import ParentDirectory, Settable
+from turku.protocol.restore_messages import Overwrite, ParentDirectory, Settable
 
 _ENTER, _ENTER_NEW, _LEAVE, _LEAVE_NEW, _LEAVE_UNCHANGED = b"e", b"n", b"l", b"m", b"k"
 """Steps on the stack: enter a directory, or leave it and set its metadata. NEW: the placement created it."""

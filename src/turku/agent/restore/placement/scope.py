@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from turku.agent.restore import file_metadata
 from turku.agent.restore.file_metadata import EVERY_KIND
 from turku.agent.restore.result import ProblemList
-from turku.agent.restore.staging.basis_files import Overwrite
 from turku.agent.restore.staging.target import PreparedTarget
 from turku.core.filesystem import directory_tree, holes, posix_acl, removal
 from turku.core.filesystem.paths import joined
 from turku.errors import InvalidValue
 from turku.policy import names
-from turku.protocol.restore_messages import ParentDirectory, Settable, path_bytes, time_ns
+from turku.protocol.restore_messages import Overwrite, ParentDirectory, Settable, path_bytes, time_ns
 
 
 @dataclass(frozen=True)

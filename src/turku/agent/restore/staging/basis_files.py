@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from turku.agent.restore import file_metadata
 from turku.core.filesystem import directory_tree, removal
@@ -26,8 +26,6 @@ from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.filesystem.paths import joined
 from turku.core.filesystem.spool import Stack
 from turku.protocol.restore_messages import Settable
-
-Overwrite = Literal["never", "older", "always"]
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -223,9 +221,9 @@ class BasisFileWriter:
             for path in paths:
                 self._create_parents(path)
             for path in paths or (b"",):
-                self._requested_path(path, waiting)
+                self._create_requested(path, waiting)
             while (directory := waiting.pop()) is not None:
-                self._contents(directory, waiting)
+                self._create_contents(directory, waiting)
 
     def _create_parents(self, path: bytes) -> None:
         """Create the directories above a path in the tree, because rsync does not create them."""
@@ -235,7 +233,7 @@ class BasisFileWriter:
             with directory_tree.opened_directory(self.tree, above) as directory, suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=directory)
 
-    def _requested_path(self, path: bytes, waiting: Stack) -> None:
+    def _create_requested(self, path: bytes, waiting: Stack) -> None:
         if not path:
             waiting.push(path)
             return
@@ -248,12 +246,12 @@ class BasisFileWriter:
         ):
             found = os.stat(name, dir_fd=outer, follow_symlinks=False)
             is_directory = stat.S_ISDIR(found.st_mode)
-            inode = NO_INODE if is_directory else self._file(inner, outer, path, found)
+            inode = NO_INODE if is_directory else self._create_file(inner, outer, path, found)
             self.basis_files.record(above, [(name, inode)])
-            if is_directory and self._directory(inner, name) and path not in self.untouched:
+            if is_directory and self._create_directory(inner, name) and path not in self.untouched:
                 waiting.push(path)
 
-    def _contents(self, path: bytes, waiting: Stack) -> None:
+    def _create_contents(self, path: bytes, waiting: Stack) -> None:
         try:
             outer = directory_tree.open_directory(self.target, path)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -273,17 +271,17 @@ class BasisFileWriter:
                             continue
                         if stat.S_ISDIR(found.st_mode):
                             rows.append((name, NO_INODE))
-                            if self._directory(inner, name) and inside not in self.untouched:
+                            if self._create_directory(inner, name) and inside not in self.untouched:
                                 waiting.push(inside)
                         else:
-                            rows.append((name, self._file(inner, outer, inside, found)))
+                            rows.append((name, self._create_file(inner, outer, inside, found)))
                 self.basis_files.record(path, rows)
                 # Last, because new entries change the time of the directory. Later ones lie deeper.
                 self._copy_metadata(inner, os.fstat(outer), outer)
         finally:
             os.close(outer)
 
-    def _directory(self, inner: int, name: bytes) -> bool:
+    def _create_directory(self, inner: int, name: bytes) -> bool:
         """Create a directory. Return False where an earlier run received something else of this name."""
         try:
             os.mkdir(name, 0o700, dir_fd=inner)
@@ -291,7 +289,7 @@ class BasisFileWriter:
             return stat.S_ISDIR(os.stat(name, dir_fd=inner, follow_symlinks=False).st_mode)
         return True
 
-    def _file(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> int:
+    def _create_file(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> int:
         """Create the basis file of an entry that is not a directory, and return its inode, or 0 for none.
 
         Links and special files cost nothing to be sent, so they usually need none. They get one where rsync must see
