@@ -1,4 +1,4 @@
-"""The catalog of a large source: looking into it, and what it costs a backup.
+"""The catalog of a large source: browsing it, and its cost for a backup.
 
 Run by hand from the checkout: ``.venv/bin/python -m bench.catalog [--rows N] [--files N] [--whole]``.
 
@@ -37,7 +37,7 @@ MACHINE = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SNAPSHOTS = 30
 LARGE_DIRECTORY = 10_000
 PER_DIRECTORY = 100
-LOOKING_GOAL_SECONDS = 0.1
+BROWSING_GOAL_SECONDS = 0.1
 GROWTH_GOAL_BYTES = 1_000_000
 SHARE_GOAL = 0.1
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,7 +66,7 @@ def _worked() -> float:
     return sum(os.times()[:4])
 
 
-def told(what: str, figure: Figure, *, goal_seconds: float | None = None) -> None:
+def print_figure(what: str, figure: Figure, *, goal_seconds: float | None = None) -> None:
     verdict = (
         "" if goal_seconds is None else f"  (goal {goal_seconds * 1000:g} ms: {_met(figure.seconds < goal_seconds)})"
     )
@@ -131,7 +131,7 @@ def fill(place: SourceDirectory, files: int) -> None:
     connection.close()
 
 
-def looking(directory: Path, files: int) -> None:
+def browsing(directory: Path, files: int) -> None:
     place = SourceDirectory(directory / "volume" / MACHINE, "src")
     begun = time.perf_counter()
     fill(place, files)
@@ -153,16 +153,18 @@ def looking(directory: Path, files: int) -> None:
     def history(found: catalog.Catalog) -> None:
         assert len(found.history(b"large/file 0000100")) == SNAPSHOTS
 
-    goal = LOOKING_GOAL_SECONDS
-    told(f"list a directory of {LARGE_DIRECTORY:,}", median(opened(listing)), goal_seconds=goal)
-    told(f"the history of a path, {SNAPSHOTS} versions", median(opened(history)), goal_seconds=goal)
-    told("one path in one snapshot", median(opened(lambda found: found.entry(newest, b"large/file 0000001"))))
-    told(
+    goal = BROWSING_GOAL_SECONDS
+    print_figure(f"list a directory of {LARGE_DIRECTORY:,}", median(opened(listing)), goal_seconds=goal)
+    print_figure(f"the history of a path, {SNAPSHOTS} versions", median(opened(history)), goal_seconds=goal)
+    print_figure("one path in one snapshot", median(opened(lambda found: found.entry(newest, b"large/file 0000001"))))
+    print_figure(
         "diff of the last two snapshots",
         median(opened(lambda found: sum(1 for _ in found.diff(snapshot_name(29), newest)))),
     )
-    told("diff of the first and the last", median(opened(lambda found: sum(1 for _ in found.diff(oldest, newest)))))
-    told("find among all names", median(opened(lambda found: list(found.find(b"*0777777")))))
+    print_figure(
+        "diff of the first and the last", median(opened(lambda found: sum(1 for _ in found.diff(oldest, newest))))
+    )
+    print_figure("find among all names", median(opened(lambda found: list(found.find(b"*0777777")))))
     configuration = configured(directory)
     program = [str(Path(sys.executable).parent / "turku-storage")]
 
@@ -170,15 +172,15 @@ def looking(directory: Path, files: int) -> None:
         argv = [*program, *arguments, "-c", str(configuration)]
         return lambda: command.run(argv, timeout_seconds=60, capture_limit_bytes=100 * 2**20)
 
-    told("an empty Python", median(lambda: command.run([sys.executable, "-c", "pass"], timeout_seconds=30)))
-    told("turku-storage --version", median(lambda: command.run([*program, "--version"], timeout_seconds=30)))
-    told(
+    print_figure("an empty Python", median(lambda: command.run([sys.executable, "-c", "pass"], timeout_seconds=30)))
+    print_figure("turku-storage --version", median(lambda: command.run([*program, "--version"], timeout_seconds=30)))
+    print_figure(
         f"turku-storage ls, {LARGE_DIRECTORY:,} entries",
         median(run("ls", "src", "large", "--machine", MACHINE)),
         goal_seconds=goal,
     )
-    told("turku-storage ls --json", median(run("ls", "src", "large", "--json", "--machine", MACHINE)))
-    told(
+    print_figure("turku-storage ls --json", median(run("ls", "src", "large", "--json", "--machine", MACHINE)))
+    print_figure(
         "turku-storage versions",
         median(run("versions", "src", "large/file 0000100", "--machine", MACHINE)),
         goal_seconds=goal,
@@ -274,7 +276,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="turku-bench-", dir=options.directory) as text:
         if options.rows:
-            looking(Path(text) / "looking", options.rows)
+            browsing(Path(text) / "browsing", options.rows)
         if options.files:
             backing_up(Path(text) / "backing up", options.files, whole=options.whole)
 

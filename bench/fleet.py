@@ -182,7 +182,7 @@ def sampled_costs(experiment: Experiment) -> dict[str, Sampled]:
         "agent_ping_checkin": _burst(experiment, 2000, checkin),
         "update_config": _burst(experiment, 300, declare),
         "storage_update_config": _burst(
-            experiment, 30, lambda number: fleet.tell_space(storages[number % len(storages)])
+            experiment, 30, lambda number: fleet.report_space(storages[number % len(storages)])
         ),
     }
 

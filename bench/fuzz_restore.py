@@ -56,8 +56,8 @@ def main() -> int:
                 codes[ended.kind, ended.exit_code] += 1
                 if ended.faults:
                     failures += 1
-                    told = f"{'; '.join(ended.faults)}: {ended.output[-2000:]}"
-                    print(f"FAILED {ended.number} ({ended.kind}): {told}", flush=True)
+                    text = f"{'; '.join(ended.faults)}: {ended.output[-2000:]}"
+                    print(f"FAILED {ended.number} ({ended.kind}): {text}", flush=True)
             print(f"{len(seconds):,} sessions, {failures} failed", flush=True)
     ordered = sorted(seconds)
     print(

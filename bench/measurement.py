@@ -87,7 +87,7 @@ class _Watch:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> None:
-        self._look()
+        self._sample()
         self._ticks_before = dict(self._ticks)
         self._thread.start()
 
@@ -106,10 +106,10 @@ class _Watch:
     def _run(self) -> None:
         begun = time.thread_time()
         while not self._ended.wait(_INTERVAL_SECONDS):
-            self._look()
+            self._sample()
         self.own_seconds = time.thread_time() - begun
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         sums: dict[str, int] = defaultdict(int)
         program_sums: dict[str, int] = defaultdict(int)
         for pid, part_now in self._processes(os.getpid(), ITSELF):

@@ -64,10 +64,10 @@ def main() -> None:
         transfers: list[float] = []
 
         def restore() -> None:
-            told = programs.run(
+            completed = programs.run(
                 *("turku-agent", "restore", "--config-dir", machine.config_dir, "home", "--in-place", "--yes")
             )
-            lines = [*told.stdout.decode().splitlines(), *told.last_lines]
+            lines = [*completed.stdout.decode().splitlines(), *completed.last_lines]
             assert any(f"{options.files:,} verified" in line for line in lines), lines
             found = next(match for line in lines if (match := _SECONDS.search(line)))
             transfers.append(float(found[1]))
@@ -81,7 +81,7 @@ def main() -> None:
             with restore_mode(machine) as mode:
                 plain.append(_measured(tree.path, snapshot, lambda: mode.send(snapshot), parts))
             opened.append(_measured(tree.path, snapshot, open_and_send, parts))
-            print(f"round {number + 1}: restore {_told(verified[-1])}; rsync -a {_told(plain[-1])}", flush=True)
+            print(f"round {number + 1}: restore {_shown(verified[-1])}; rsync -a {_shown(plain[-1])}", flush=True)
             if options.programs:
                 print("  restore", _by_program(verified[-1]), "\n  rsync  ", _by_program(plain[-1]))
     total = tree.size_bytes + options.files * options.file_bytes
@@ -123,7 +123,7 @@ def _measured(tree: Path, snapshot: Path, action: Callable[[], object], parts: d
     return found
 
 
-def _told(found: Measurement) -> str:
+def _shown(found: Measurement) -> str:
     others = f", others had {found.others_share:.0%}" if found.others_share > 0.1 else ""
     return f"{found.seconds:.2f} s ({found.processor_seconds:.2f} s of processors{others})"
 

@@ -46,16 +46,16 @@ class CoordinatorSlots:
 
     def closed(self, fleet: SimulatedFleet, session: Session, *, is_killed: bool, has_unreported: bool) -> None:
         if has_unreported and not is_killed and not fleet.is_coordinator_down:
-            self._tell(fleet, session, {"ended": True})
+            self._report(fleet, session, {"ended": True})
 
     def _beat(self, fleet: SimulatedFleet, session: Session) -> None:
         if session.is_over:
             return
         if not fleet.is_coordinator_down:
-            self._tell(fleet, session, {})
+            self._report(fleet, session, {})
         fleet.at(fleet.clock.seconds + HEARTBEAT_SECONDS, self._beat, fleet, session)
 
-    def _tell(self, fleet: SimulatedFleet, session: Session, more: dict[str, Any]) -> None:
+    def _report(self, fleet: SimulatedFleet, session: Session, more: dict[str, Any]) -> None:
         fleet.calls["storage_heartbeat"] += 1
         message = {"storage": session.storage.credentials, "machine": {"uuid": session.machine.uuid}, **more}
         fleet.coordinator.call("storage_heartbeat", message, version="v2")

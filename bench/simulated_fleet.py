@@ -61,7 +61,7 @@ class Machine:
     next_due: float = 0.0
     session: Session | None = None
 
-    def look_again(self) -> None:
+    def find_next_due(self) -> None:
         """Find ``next_due`` anew."""
         waiting = [source.due for source in self.sources.values() if not source.is_running]
         self.next_due = min(waiting, default=float("inf"))
@@ -173,7 +173,7 @@ class SimulatedFleet:
     def add_storage(self, name: str) -> None:
         """Register a storage, which then tells its space every five minutes."""
         storage = self.storages[name] = Storage(name, machine_secret(-1 - len(self.storages)))
-        self.tell_space(storage, auth=self._storage_secret)
+        self.report_space(storage, auth=self._storage_secret)
         self.at(self.clock.seconds + self._chance.uniform(0, PING_SECONDS), self._storage_timer, storage)
 
     def _storage_timer(self, storage: Storage) -> None:
@@ -184,12 +184,12 @@ class SimulatedFleet:
         # Each answers with all the machines of the storage: one an hour shows what it costs.
         if self._chance.random() < 1 / 12:
             self.sent["storage_update_config"] += 1
-            self.tell_space(storage)
+            self.report_space(storage)
 
-    def tell_space(self, storage: Storage, auth: str | None = None) -> None:
+    def report_space(self, storage: Storage, auth: str | None = None) -> None:
         """Send the storage's report of its space. With ``auth`` it registers."""
         host_keys = [ssh_key(storage.name.encode().ljust(32, b"."))]
-        told = {
+        declared = {
             "name": storage.name,
             "secret": storage.secret,
             "ssh_ping_host": f"{storage.name}.example.com",
@@ -200,7 +200,7 @@ class SimulatedFleet:
             "space_available": 20e6,
             **self.rules.storage_settings,
         }
-        self.coordinator.call("storage_update_config", {"storage": told, **({"auth": auth} if auth else {})})
+        self.coordinator.call("storage_update_config", {"storage": declared, **({"auth": auth} if auth else {})})
 
     # Machines
 
@@ -229,7 +229,7 @@ class SimulatedFleet:
 
     def declare(self, machine: Machine, number: int, auth: str | None = None) -> None:
         """Send the machine's configuration. With ``auth`` it registers."""
-        told = {
+        declared = {
             "uuid": machine.uuid,
             "secret": machine.secret,
             "environment_name": f"environment-{number % 60}",
@@ -241,7 +241,7 @@ class SimulatedFleet:
                 for name, source in machine.sources.items()
             },
         }
-        self.coordinator.call("update_config", {"machine": told, **({"auth": auth} if auth else {})})
+        self.coordinator.call("update_config", {"machine": declared, **({"auth": auth} if auth else {})})
 
     def _update_timer(self, machine: Machine, number: int) -> None:
         self.at(self.clock.seconds + _UPDATE_CONFIG_SECONDS, self._update_timer, machine, number)
@@ -257,7 +257,7 @@ class SimulatedFleet:
 
         for name, moment in SourceRow.objects.filter(machine=machine.key).values_list("name", "date_next_backup"):
             machine.sources[name].due = seconds_of(moment)
-        machine.look_again()
+        machine.find_next_due()
 
     def _ping(self, machine: Machine) -> None:
         now = self.clock.seconds
@@ -335,7 +335,7 @@ class SimulatedFleet:
         session.is_over = True
         session.storage.sessions.discard(session)
         session.machine.session = None
-        session.machine.look_again()
+        session.machine.find_next_due()
         self.rules.closed(self, session, is_killed=is_killed, has_unreported=session.has_unreported)
 
     def _begin(self, session: Session, name: str, source: Source) -> None:
@@ -352,7 +352,7 @@ class SimulatedFleet:
         source.is_running = True
         session.runs.add(run)
         self.starts.append(Start(now, source.due, is_first, source))
-        session.machine.look_again()
+        session.machine.find_next_due()
         self.at(run.end, self._end, run)
 
     def _end(self, run: Run) -> None:
@@ -401,7 +401,7 @@ class SimulatedFleet:
     def _forget(self, run: Run) -> None:
         run.session.runs.discard(run)
         run.session.machine.sources[run.source_name].is_running = False
-        run.session.machine.look_again()
+        run.session.machine.find_next_due()
 
     # Outages
 

@@ -50,9 +50,9 @@ def agent_ping_checkin(request: HttpRequest) -> JsonResponse:
     from turku.api.backups.models import Source
     from turku.api.fleet.models import FilterSet, Machine, Storage
 
-    told = json.loads(request.body)["machine"]
-    machine = Machine.objects.filter(uuid=told["uuid"], active=True).first()
-    if machine is None or not check_password(told["secret"], machine.secret_hash):
+    declared = json.loads(request.body)["machine"]
+    machine = Machine.objects.filter(uuid=declared["uuid"], active=True).first()
+    if machine is None or not check_password(declared["secret"], machine.secret_hash):
         return JsonResponse({"error": "Forbidden"}, status=403)
     assert machine.storage_id is not None
     now = timezone.now()

@@ -78,8 +78,10 @@ def test_c3_an_answer_opens_nothing_for_writing_and_moves_no_source(
 def test_c3_an_answer_to_a_registration_changes_nothing_here(
     machine: Machine, api: V1Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told = api.answer
-    monkeypatch.setattr(api, "answer", lambda call, message: (told(call, message)[0], ORDERS | {"machine_uuid": "x"}))
+    original = api.answer
+    monkeypatch.setattr(
+        api, "answer", lambda call, message: (original(call, message)[0], ORDERS | {"machine_uuid": "x"})
+    )
     before = {path: path.read_bytes() for path in machine.config_dir.rglob("*") if path.is_file()}
     assert machine.run("turku-update-config").returncode == 0
     assert {path: path.read_bytes() for path in machine.config_dir.rglob("*") if path.is_file()} == before

@@ -71,7 +71,7 @@ def test_the_trash_goes_by_the_storage_s_clock_alone(machine: BackedUpMachine) -
 
 
 def test_an_order_without_a_source_removes_no_snapshot(machine: BackedUpMachine) -> None:
-    # Unpublished, reassigned, inactive: the storage is not asked, and only a success prunes.
+    # Unpublished, reassigned, inactive: the storage is not asked, and only a success removes snapshots.
     before = machine.days(5)
     machine.clock.moment += timedelta(days=300)
     assert machine.snapshots() == before

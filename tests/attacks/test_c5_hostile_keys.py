@@ -1,4 +1,4 @@
-"""C5: a coordinator that was taken over adds no key, option or line to authorized_keys beyond the machines it names.
+"""C5: a compromised coordinator adds no key, option or line to authorized_keys beyond the machines it names.
 
 Real `turku-storage-update-config` against an API that sends what it likes, and a real sshd that reads the file.
 """

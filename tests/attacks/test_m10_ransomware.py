@@ -1,4 +1,4 @@
-"""M10: everything rewritten, renamed, deleted: the snapshot is kept apart, and pruning of its source freezes.
+"""M10: everything rewritten, renamed, deleted: the snapshot is quarantined, and retention of its source freezes.
 
 Its way to the audit log is in tests/unit/api/test_quarantined_reports.py. These are the storage's acts.
 """
@@ -86,10 +86,10 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
         yield machine
 
 
-def judge(machine: BackedUpMachine, judgement: str) -> None:
+def review_all(machine: BackedUpMachine, verdict: str) -> None:
     """Review the snapshots as the operator does with ``turku-storage quarantine``."""
     for stored in history.awaiting_review(machine.place, machine.storage.state.timezone):
-        snapshot_notes.change(machine.place, stored.name, review=snapshot_notes.Review(judgement))
+        snapshot_notes.change(machine.place, stored.name, review=snapshot_notes.Review(verdict))
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
@@ -165,10 +165,10 @@ def test_a_rejected_snapshot_counts_nowhere_and_the_machine_can_restore(machine:
     kept = {path.name: path.read_bytes() for path in files_of(machine.source_dir)}
     rewrite(machine.source_dir)
     bad = machine.back_up(retention="last 2 snapshots").snapshot
-    judge(machine, "rejected")
+    review_all(machine, "rejected")
     # The attacker goes on: it is seen again, by comparison with the last good one.
     assert machine.back_up(retention="last 2 snapshots").findings
-    judge(machine, "rejected")
+    review_all(machine, "rejected")
     for path in files_of(machine.source_dir):
         path.write_bytes(kept[path.name])
     machine.clock.moment += timedelta(days=1)
@@ -188,7 +188,7 @@ def test_an_accepted_snapshot_is_in_the_baseline_from_then_on(machine: BackedUpM
     rewrite(machine.source_dir)
     outcome = machine.back_up(retention=RULES)
     assert outcome.findings
-    judge(machine, "accepted")
+    review_all(machine, "accepted")
     rewrite(machine.source_dir)
     machine.clock.moment += timedelta(days=9)
     again = machine.back_up(retention=RULES)
@@ -202,7 +202,7 @@ def test_a_run_that_breaks_off_does_not_hide_its_transferred_files(machine: Back
     assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
     outcome = machine.back_up()
     assert outcome.success
-    # What the first of the two brought was not sent again.
+    # Files that the first of the two transferred were not sent again.
     assert "Literal data: 0 bytes" in outcome.summary
     assert outcome.findings
 

@@ -1,4 +1,4 @@
-"""M10 through all programs: agent, ssh, storage, coordinator's audit log, and the operator's judgement."""
+"""M10 through all programs: agent, ssh, storage, coordinator's audit log, and the operator's review."""
 
 from __future__ import annotations
 

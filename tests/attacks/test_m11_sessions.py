@@ -31,7 +31,7 @@ from turku.storage.session.session_slots import SessionKind, SessionSlots
 ASKED_FOR = 12
 PAUSE_SECONDS = 0.2
 """sshd itself puts off those that come at the same moment."""
-PERMIT = "/v2/storage_access_request"
+ACCESS_REQUEST = "/v2/storage_access_request"
 OTHER_UUID = "0b9a6d5e-7f0c-4c58-9b6e-0f3c55e1a001"
 
 
@@ -42,7 +42,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrderedStorage
     (directory / "source" / "file").write_text("content")
     with ordered_storage(directory, {"etc": directory / "source"}) as storage:
         storage.admit()
-        storage.api.answers[PERMIT] = {"allowed": True}
+        storage.api.answers[ACCESS_REQUEST] = {"allowed": True}
         storage.session({"etc": order()})
         yield storage
 
@@ -56,7 +56,7 @@ def session(storage: OrderedStorage, action: str, **request: Any) -> Iterator[Ag
         yield side
 
 
-def recover(storage: OrderedStorage) -> AbstractContextManager[AgentSide]:
+def file_restore(storage: OrderedStorage) -> AbstractContextManager[AgentSide]:
     return session(storage, "restore_files", module={"username": "u", "password": "p"}, restore_files={"source": "etc"})
 
 
@@ -119,7 +119,7 @@ def test_m11_one_key_holds_two_restores_and_no_more(storage: OrderedStorage) -> 
 def test_m11_one_key_holds_four_browse_and_restore_sessions_and_no_more(storage: OrderedStorage) -> None:
     gone(storage)
     with ExitStack() as stack:
-        sides = opened(stack, lambda: recover(storage))
+        sides = opened(stack, lambda: file_restore(storage))
         alive = settled(sides, DEFAULT_HISTORY_SESSIONS)
         assert len(alive) == DEFAULT_HISTORY_SESSIONS
         for side in alive:
@@ -168,12 +168,12 @@ def proportional_mib(process: int) -> float:
 
 def test_m11_one_checkin_goes_on_beside_a_restore_and_browsing(storage: OrderedStorage) -> None:
     gone(storage)
-    with session(storage, "restore") as restore, recover(storage) as first, recover(storage) as second:
+    with session(storage, "restore") as restore, file_restore(storage) as first, file_restore(storage) as second:
         restore.wait_for("Restore mode active")
         first.wait_for('"row":"plan"')
         second.wait_for('"row":"plan"')
-        with session(storage, "browse", browse={"listing": "snapshots", "sources": ["etc"]}) as look:
-            look.wait_for('"row":"browse-end"')
+        with session(storage, "browse", browse={"listing": "snapshots", "sources": ["etc"]}) as browsing:
+            browsing.wait_for('"row":"browse-end"')
         before = len(list((storage.machine_dir / "etc.snapshots").glob("etc_*")))
         storage.session({"etc": order()})
         assert storage.reports["etc"]["success"]

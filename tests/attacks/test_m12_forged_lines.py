@@ -183,7 +183,7 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
         yield push
 
 
-def told(answers: list[object]) -> tuple[list[ManifestEntry], list[object]]:
+def reported(answers: list[object]) -> tuple[list[ManifestEntry], list[object]]:
     """The manifest and the deletions, as the agent reads them."""
     entries = [entry for each in answers if isinstance(each, Manifest) for entry in each.entries]
     return entries, [path for each in answers if isinstance(each, Deleted) for path in each.paths]
@@ -194,17 +194,17 @@ def told(answers: list[object]) -> tuple[list[ManifestEntry], list[object]]:
 def test_m12_a_forged_line_changes_nothing_in_the_answers_to_the_agent(
     push: Push, messages: list[bytes], paths: tuple[str, ...]
 ) -> None:
-    honest = told(push([], *paths))
+    honest = reported(push([], *paths))
     entries, deleted = honest
     sent = [*(() if paths else ("secret",)), "wanted/sent", "wanted/without-checksum"]
     assert [entry.path for entry in entries if entry.is_sent] == sent
     assert [entry.path for entry in entries if not entry.is_sent] == ["wanted/kept"]
     assert deleted == ["wanted/superfluous"]
-    assert told(push(messages, *paths)) == honest
+    assert reported(push(messages, *paths)) == honest
 
 
 def test_m12_a_file_recorded_without_a_checksum_is_said_to_be_unverified(push: Push) -> None:
-    entries, _deleted = told(push([line("<f+++++++++", "wanted/without-checksum")], "wanted"))
+    entries, _deleted = reported(push([line("<f+++++++++", "wanted/without-checksum")], "wanted"))
     by_path = {entry.path: entry for entry in entries}
     assert by_path["wanted/without-checksum"].checksum is None
     assert by_path["wanted/sent"].checksum is not None
@@ -212,7 +212,7 @@ def test_m12_a_file_recorded_without_a_checksum_is_said_to_be_unverified(push: P
 
 def test_m12_the_answers_name_nothing_that_it_did_not_ask_for(push: Push) -> None:
     answers = push(LINES, "wanted/sent")
-    entries, _deleted = told(answers)
+    entries, _deleted = reported(answers)
     assert [(entry.path, entry.checksum is not None) for entry in entries] == [("wanted/sent", True)]
     # Its own messages come back to it as such.
     (end,) = (each for each in answers if isinstance(each, RestoreEnd))

@@ -1,6 +1,6 @@
 """M4, M5: whoever takes over a machine cannot shrink its history through its own configuration (the coordinator's part).
 
-The storage is one of the existing system, which knows nothing of floors: it prunes by the ``retention`` it is sent.
+The storage is one of the existing system, which knows nothing of floors: it deletes snapshots by the ``retention`` of its order.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Disk:
         self.snapshots = list(self.old)
 
     def back_up(self, order: dict[str, Any]) -> None:
-        """One more snapshot, then what the storage prunes by the order."""
+        """Make one more snapshot, then delete those that the order does not keep."""
         if order["snapshot_mode"] == "none" or (order["large_rotating_files"] and not order["snapshot_mode"]):
             self.snapshots = []
             return
@@ -121,7 +121,7 @@ def test_m5_a_removed_or_renamed_source_stays_with_its_history(cast: HttpCast) -
     assert set(cast.alice.restorable()) == {"etc", "home", "renamed"}
     gone = cast.audit("source.no_longer_declared")
     assert {(entry["subject"], entry["weakens"]) for entry in gone} == {("etc", 1), ("home", 1)}
-    assert set(cast.bob.due(cast.alice.uuid)) == {"renamed"}, "what is not backed up is not pruned either"
+    assert set(cast.bob.due(cast.alice.uuid)) == {"renamed"}, "a source that is not backed up loses no snapshot either"
 
 
 def test_m5_a_machine_that_withdraws_itself_is_noted(cast: HttpCast) -> None:

@@ -355,8 +355,8 @@ def test_m6_check_reports_everything_that_no_line_can_forbid(tmp_path: Path) -> 
             assert wait_for(child, "x=[evil]")
             assert not listeners(port) <= LOOPBACK
     assert fact.verdict is Verdict.FAIL
-    for told in ("allowstreamlocalforwarding yes", "gatewayports yes", "permittunnel yes", "acceptenv *"):
-        assert told in fact.text
+    for setting in ("allowstreamlocalforwarding yes", "gatewayports yes", "permittunnel yes", "acceptenv *"):
+        assert setting in fact.text
 
 
 def test_m6_check_is_content_with_the_snippet(storage_with_snippet: Target) -> None:

@@ -49,10 +49,10 @@ class History(Scene):
         wanted = BrowseRequest(sources=["etc"], of_machine=self.alice.uuid, request=request, **words)
         return self.answers(HistoryRequest("browse", browse=wanted))
 
-    def list_only(self, request: str, **recover: Any) -> list[Any]:
-        """The answers to a recovery that writes nothing."""
+    def list_only(self, request: str, **fields: Any) -> list[Any]:
+        """Return the answers to a restore that writes nothing."""
         wanted = FileRestoreRequest(
-            "etc", TEMPORARY_NAME, list_only=True, of_machine=self.alice.uuid, request=request, **recover
+            "etc", TEMPORARY_NAME, list_only=True, of_machine=self.alice.uuid, request=request, **fields
         )
         return self.answers(HistoryRequest("restore_files", restore_files=wanted))
 
@@ -135,7 +135,7 @@ def test_m8_a_grant_for_one_snapshot_shows_no_other(scene: History) -> None:
     # All that can be asked is in tests/integration/storage/test_history_view.py, without the programs around it.
     request = scene.running("--snapshot", scene.approved)
     approved, after = SnapshotChoice(scene.approved), SnapshotChoice(scene.after)
-    told = [
+    shown = [
         said(scene.ask, request, listing="snapshots"),
         said(scene.ask, request, listing="versions", path=NEWER).replace(f"{NEWER} was in no", ""),
         said(scene.ask, request, listing="versions", path="ssh/sshd_config"),
@@ -147,21 +147,21 @@ def test_m8_a_grant_for_one_snapshot_shows_no_other(scene: History) -> None:
         said(scene.list_only, request, snapshot=approved, paths=["SALARIE"]),
         said(scene.list_only, request, snapshot=approved),
     ]
-    for text in told:
+    for text in shown:
         for secret in (scene.before, scene.after, NEWER, OLDER, scene.before[4:], scene.after[4:]):
             assert secret not in text, text
-    for text in told[4:8]:
+    for text in shown[4:8]:
         assert text.startswith("REFUSED")
     # And what was approved is there.
-    assert scene.approved in told[0]
-    assert f"size_bytes={len('Port 222') + 1}, " in told[2]
-    assert "sshd_config" in told[9]
+    assert scene.approved in shown[0]
+    assert f"size_bytes={len('Port 222') + 1}, " in shown[2]
+    assert "sshd_config" in shown[9]
 
 
 def test_m8_a_grant_for_some_paths_shows_no_other(scene: History, source: Path) -> None:
     request = scene.running("--snapshot", scene.approved, "--path", "ssh/key")
     approved = SnapshotChoice(scene.approved)
-    told = [
+    shown = [
         said(scene.ask, request, listing="snapshots"),
         said(scene.ask, request, listing="find", pattern="*"),
         said(scene.ask, request, listing="ls", snapshot=approved, is_recursive=True),
@@ -170,12 +170,12 @@ def test_m8_a_grant_for_some_paths_shows_no_other(scene: History, source: Path) 
         said(scene.list_only, request, snapshot=approved, paths=["ssh/ke"]),
         said(scene.list_only, request, snapshot=approved, paths=["ssh/key"]),
     ]
-    for text in told:
+    for text in shown:
         for secret in ("shadow", "sshd_config", "linked-beside", str((source / "ssh").stat().st_mtime_ns), "files=4"):
             assert secret not in text, text
-    for text in told[3:6]:
+    for text in shown[3:6]:
         assert text.startswith("REFUSED")
-    for text in (*told[1:3], told[6]):
+    for text in (*shown[1:3], shown[6]):
         assert "'ssh/key'" in text
 
 
@@ -210,9 +210,9 @@ def test_m8_the_snapshot_of_a_choice_is_settled_when_it_is_used_first(
 
     (source / "ssh/sshd_config").write_text("made since it was approved\n")
     newer = scene.back_up()
-    for told in (scene.ask(request, listing="ls", snapshot=choice), scene.list_only(request, snapshot=choice)):
-        assert newer not in repr(told)
-        assert scene.after in repr(told)
+    for shown in (scene.ask(request, listing="ls", snapshot=choice), scene.list_only(request, snapshot=choice)):
+        assert newer not in repr(shown)
+        assert scene.after in repr(shown)
     # A later run of the agent is told the name, and gets that one.
     scene.tell(request, "postponed")
     scene.fleet.execute(

@@ -1,4 +1,4 @@
-"""M8 with all programs: a machine that was taken over, let in by the storage that keeps Alice's files, wants more of them
+"""M8 with all programs: a compromised machine, let in by the storage that keeps Alice's files, wants more of them
 than the one restore that operators approved."""
 
 from __future__ import annotations

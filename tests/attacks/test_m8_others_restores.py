@@ -43,9 +43,11 @@ class Scene:
         assert status == 200, answer
         return answer
 
-    def tell(self, machine: V1Machine, request: str, step: str, claim: str = "c" * 32, **told: Any) -> tuple[int, Any]:
+    def tell(
+        self, machine: V1Machine, request: str, step: str, claim: str = "c" * 32, **fields: Any
+    ) -> tuple[int, Any]:
         message = {"machine": {"uuid": machine.uuid, "secret": machine.secret}, "request": request, "claim": claim}
-        return self.post("agent_restore_progress", {**message, "step": step, **told})
+        return self.post("agent_restore_progress", {**message, "step": step, **fields})
 
     def request(self, *, onto: V1Machine | None = None, state: str = "waiting") -> str:
         """The id of a request for Alice's ``etc``, in that state, onto Alice unless said otherwise."""

@@ -1,4 +1,4 @@
-"""M9: a receiver that was taken over tells lies about what it changed, and puts a catalog of its own where it can."""
+"""M9: a compromised receiver tells lies about what it changed, and puts a catalog of its own where it can."""
 
 from __future__ import annotations
 

@@ -162,15 +162,15 @@ def test_m13_a_forged_line_about_a_hard_link_of_an_unchanged_file_repairs_nothin
     victim: Victim, forged: bytes
 ) -> None:
     # F2 and F3 of the audit: `zz` is the inode of all past snapshots, and the line gives it another checksum.
-    told = line(b"hf+++++++++", forged, b"zz")
+    printed = line(b"hf+++++++++", forged, b"zz")
     victim.succeed(
-        ForgingRsyncServer(LINKED, said=[NEGOTIATED, told], said_before_file=[told], said_after=[told]),
+        ForgingRsyncServer(LINKED, said=[NEGOTIATED, printed], said_before_file=[printed], said_after=[printed]),
         preserve_hard_links=True,
     )
     victim.assert_catalog_is_true()
-    told = line(b">f..t......", forged, b"old.doc")
+    printed = line(b">f..t......", forged, b"old.doc")
     changed = [Forged(b"old.doc", EVIL, time=TIME + 555), Forged(b"zz", OLD)]
-    victim.succeed(ForgingRsyncServer(changed, said=[NEGOTIATED, told], said_after=[told]))
+    victim.succeed(ForgingRsyncServer(changed, said=[NEGOTIATED, printed], said_after=[printed]))
     victim.assert_catalog_is_true()
     said = victim.verify()
     assert "damage" not in said.replace("0 damaged", "").replace("no damage", ""), said
@@ -237,10 +237,10 @@ def test_m13_a_row_whose_checksum_is_unknown_takes_none_that_a_machine_made_up(v
     assert catalog.rebuild(place, zone=zone) == 2
     with catalog.open_catalog(place, zone=zone) as known:
         assert {entry.checksum for entry in known.history(b"old.doc")} == {None}
-    told = [line(b".f..t......", NOBODYS, b"old.doc"), line(b"hf+++++++++", NOBODYS, b"zz")]
-    server = ForgingRsyncServer(LINKED, said=[NEGOTIATED, *told], said_before_file=told, said_after=told)
+    printed = [line(b".f..t......", NOBODYS, b"old.doc"), line(b"hf+++++++++", NOBODYS, b"zz")]
+    server = ForgingRsyncServer(LINKED, said=[NEGOTIATED, *printed], said_before_file=printed, said_after=printed)
     victim.succeed(server, preserve_hard_links=True)
-    victim.succeed(ForgingRsyncServer([LINKED[0]], said_after=told), preserve_hard_links=True)
+    victim.succeed(ForgingRsyncServer([LINKED[0]], said_after=printed), preserve_hard_links=True)
     content = xxhash.xxh128(OLD).digest()
     with catalog.open_catalog(place, zone=zone) as known:
         entries = [*known.history(b"old.doc"), *known.history(b"zz")]

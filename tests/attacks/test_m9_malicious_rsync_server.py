@@ -244,7 +244,7 @@ def test_an_old_rsync_is_refused_with_the_reason(volume: Volume) -> None:
         assert not server.received
 
 
-# --- a receiver that was taken over, whatever its version
+# --- a compromised receiver, whatever its version
 
 
 TAKEN_OVER = """

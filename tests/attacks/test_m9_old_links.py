@@ -199,7 +199,7 @@ def test_m9_an_old_link_is_followed_by_nobody(scene: Scene, name: str) -> None:
     before = scene.state()
     source = "leak" if any(path.startswith("leak") for path in links) else "etc"
     with scene.planted(links):
-        answers = tell_all(scene, source)
+        answers = ask_everything(scene, source)
         # Again after the backup, which may take a link away.
         made = scene.back_up(source)
         said = "\n".join(made.last_lines)
@@ -209,7 +209,7 @@ def test_m9_an_old_link_is_followed_by_nobody(scene: Scene, name: str) -> None:
             assert any(
                 word in said for word in ("is not a directory", "is not there", "cannot open the lock", "link")
             ), said
-        answers += tell_all(scene, source)
+        answers += ask_everything(scene, source)
         for each in answers:
             assert SECRET not in each
             assert '"secret"' not in each
@@ -222,7 +222,7 @@ def test_m9_an_old_link_is_followed_by_nobody(scene: Scene, name: str) -> None:
     assert (newest / "file").read_text() == f"day {scene.day}"
 
 
-def tell_all(scene: Scene, source: str) -> list[str]:
+def ask_everything(scene: Scene, source: str) -> list[str]:
     """Ask for everything that a session or a command tells of the source."""
     answers = [
         scene.ask("browse", listing="snapshots", sources=[source]),

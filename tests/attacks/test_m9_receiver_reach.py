@@ -129,7 +129,7 @@ def test_m9_a_taken_over_receiver_reaches_its_staging_directory_alone(scene: Sce
 
 
 def attack(scene: Scene, mode: type[SnapshotMode], due: list[str]) -> None:
-    """Back up these sources side by side, each by a receiver that was taken over."""
+    """Back up these sources side by side, each by a compromised receiver."""
     every = fingerprint(scene.volume, leaves_out=lambda _shown: False)
     leaves_out = scene.is_of_a_new_snapshot(set(every), *due)
     before = fingerprint(scene.volume, leaves_out=leaves_out)

@@ -1,7 +1,7 @@
 """M9, M12: what a storage's own process asks the kernel for is never a path below a machine's directory.
 
-A whole life of a source is played by the real programs under strace: backups, looking, restoring, verifying, drilling,
-pruning. A call by absolute path below the volume is an ``openat2`` that follows no link, and every other one goes by an
+A whole life of a source is played by the real programs under strace: backups, browsing, restoring, verifying, drilling,
+retention. A call by absolute path below the volume is an ``openat2`` that follows no link, and every other one goes by an
 open directory and one name in it, without following a link. Programs that are started (bubblewrap, rsync) are others'.
 """
 

@@ -17,7 +17,7 @@ from tests.support.v1_client import Refused, V1Machine, ask
 WORKERS = 2
 CALLERS_AT_ONCE = 4
 LIMIT = 30
-TOLD_EVERY = 5
+REPORTED_EVERY = 5
 """The number of failures that a worker counts by itself before it tells the others."""
 
 
@@ -84,9 +84,9 @@ def test_n2_a_flood_of_guesses_ends_soon_for_all_workers(several_workers: Coordi
         statuses = Counter(pool.map(guess, range(200)))
     assert set(statuses) == {403, 429}
     # A worker hears of the limit when it tells its own next failures. The calls that are under way count as well.
-    assert statuses[403] <= LIMIT + TOLD_EVERY * (WORKERS + CALLERS_AT_ONCE)
+    assert statuses[403] <= LIMIT + REPORTED_EVERY * (WORKERS + CALLERS_AT_ONCE)
     # The kernel chooses the worker: one that was seldom chosen may answer the few guesses that it has not yet told.
-    assert Counter(guess(number) for number in range(100))[403] <= TOLD_EVERY
+    assert Counter(guess(number) for number in range(100))[403] <= REPORTED_EVERY
 
 
 def test_n2_the_right_secret_does_not_help_after_a_flood(guarded: Coordinator) -> None:

@@ -142,12 +142,12 @@ def test_n6_escaped_json_loses_nothing(scene: Scene, program: str) -> None:
     assert sorted(path_of(row["path"]) for row in rows) == sorted(NAMES)
 
 
-def path_of(told: Any) -> bytes:
-    if isinstance(told, str):
-        return told.encode()
+def path_of(field: Any) -> bytes:
+    if isinstance(field, str):
+        return field.encode()
     import base64
 
-    return base64.b64decode(told["b64"])
+    return base64.b64decode(field["b64"])
 
 
 def test_n6_no_error_steers_a_terminal(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""S1: a storage that was taken over sees and does nothing for machines of another storage."""
+"""S1: a compromised storage sees and does nothing for machines of another storage."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def prove(mallory: V1Storage, machine: str, *sources: str) -> Any:
     """Say that a machine's files are damaged, and that a restore of them failed."""
     damage = {"path": "passwd", "kind": "content", "state": "lost"}
     drill = {"success": False, "time_begin": 1.8e9, "time_end": 1.8e9}
-    told = {source: {"damages": [damage], "drill": drill} for source in sources}
+    reported = {source: {"damages": [damage], "drill": drill} for source in sources}
     credentials = {"name": mallory.name, "secret": mallory.secret}
-    message = {"storage": credentials, "machine": {"uuid": machine, "sources": told}}
+    message = {"storage": credentials, "machine": {"uuid": machine, "sources": reported}}
     return ask(mallory.post, "../v2/storage_integrity_report", message)
 
 

@@ -411,11 +411,11 @@ def test_s3_s4_a_hostile_storage_tries_everything_in_one_restore(
     machine.sshd.authorized_keys.write_text(hostile.line(key, "restore"))
     before = around(home)
     names = ["docs/new", "docs/setuid", "docs/y/file", "passwd", "../passwd", "/etc/shadow", "docs/x/authorized_keys"]
-    told = [manifest(*names[:4], "docs/x/authorized_keys", **{"docs/x": "../root/.ssh"})]
-    told += [manifest(name) for name in names[4:6]] + [{"row": "deleted", "paths": ["passwd", "../x"]}, END]
+    sent = [manifest(*names[:4], "docs/x/authorized_keys", **{"docs/x": "../root/.ssh"})]
+    sent += [manifest(name) for name in names[4:6]] + [{"row": "deleted", "paths": ["passwd", "../x"]}, END]
     # It says that little comes: what comes beyond it is not taken.
     parents = [["root", 0o777, 65534, 65534, [0, 0]]]
-    hostile.will_say([{**PLAN, "files": 12, "size_bytes": 1000, "parents": parents}], told)
+    hostile.will_say([{**PLAN, "files": 12, "size_bytes": 1000, "parents": parents}], sent)
     process = machine.start("turku-agent", "restore", "etc", "docs", "--in-place", "--yes")
     wait_for(lambda: hostile.has_go or process.poll() is not None)
     assert hostile.has_go, process.communicate()
@@ -459,14 +459,14 @@ def test_s3_s4_a_hostile_storage_tries_everything_in_one_restore(
 def test_s4_more_than_the_plan_said_ends_the_restore(
     machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, home: Path
 ) -> None:
-    told = [manifest(*(f"f{number}-{line}" for number in range(400))) for line in range(20)]
+    sent = [manifest(*(f"f{number}-{line}" for number in range(400))) for line in range(20)]
     restore = opened(
         machine,
         hostile,
         open_session,
         *("docs", "--to", home),
         plan={**PLAN, "files": 5, "size_bytes": 5},
-        answers=[*told, END],
+        answers=[*sent, END],
     )
     restore.hostile.release()
     _stdout, stderr = restore.process.communicate(timeout=60)

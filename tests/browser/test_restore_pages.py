@@ -23,13 +23,13 @@ def machine(coordinator: Coordinator) -> V1Machine:
     return machine
 
 
-def tell(coordinator: Coordinator, machine: V1Machine, step: str, **told: object) -> None:
+def tell(coordinator: Coordinator, machine: V1Machine, step: str, **fields: object) -> None:
     """Send the report of the machine's agent about its one restore."""
     credentials = {"uuid": machine.uuid, "secret": machine.secret}
     [order] = coordinator.post("agent_ping_checkin", {"machine": credentials})[1]["machine"].get("restores", [{}])
     request = order.get("request") or str(machine.__dict__["request"])
     machine.__dict__["request"] = request
-    message: Any = {"machine": credentials, "request": request, "claim": "c" * 32, "step": step, **told}
+    message: Any = {"machine": credentials, "request": request, "claim": "c" * 32, "step": step, **fields}
     url = coordinator.url.removesuffix("/v1") + "/v2/agent_restore_progress"
     assert requests.post(url, json=message, timeout=30).status_code == 200
 

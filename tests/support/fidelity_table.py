@@ -468,8 +468,8 @@ def plain(row: Row | None) -> dict[str, dict[str, Any]] | None:
     }
 
 
-def is_worse(cell: Mapping[str, Any], told: Mapping[str, Any] | None) -> bool:
+def is_worse(cell: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> bool:
     """Return True where a cell as ``plain`` has it is worse than the recorded one, or where that is None."""
-    if told is None:
+    if recorded is None:
         return True
-    return (STATES.index(cell["state"]), cell["differing"]) > (STATES.index(told["state"]), told["differing"])
+    return (STATES.index(cell["state"]), cell["differing"]) > (STATES.index(recorded["state"]), recorded["differing"])

@@ -161,13 +161,13 @@ class FuzzedVolume:
     def _state(self) -> dict[str, Facts]:
         """All that a session may not change, by its path."""
         found: dict[str, Facts] = {}
-        self._look(self.volume, "volume", found)
+        self._read(self.volume, "volume", found)
         for name in ("bait", "storage/config.d"):
-            self._look(self.directory / name, name, found)
+            self._read(self.directory / name, name, found)
         found["names"] = tuple(sorted(os.listdir(self.directory)))
         return found
 
-    def _look(self, directory: Path, shown: str, found: dict[str, Facts]) -> None:
+    def _read(self, directory: Path, shown: str, found: dict[str, Facts]) -> None:
         found[shown] = self._facts(os.stat(directory), directory, shown)
         with os.scandir(directory) as listing:
             for entry in listing:
@@ -177,7 +177,7 @@ class FuzzedVolume:
                     continue
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
-                    self._look(Path(entry.path), path, found)
+                    self._read(Path(entry.path), path, found)
                 else:
                     found[path] = self._facts(status, Path(entry.path), path)
 
@@ -260,7 +260,7 @@ def _fill(source: Path, other: Path) -> None:
     (source / "directory" / "gamma").write_text("gamma\n" * 30)
     (source / "directory" / "inner" / "delta").write_text("delta")
     (source / "link").symlink_to("directory/gamma")
-    # As many as the signs of a machine that was taken over are looked for with.
+    # As many as the findings of a compromised machine are computed from.
     for number in range(18):
         (source / "directory" / f"{number:02}").write_text(f"{number}\n")
     (other / "file").write_text("of the other source")

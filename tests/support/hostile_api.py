@@ -1,4 +1,4 @@
-"""A coordinator that was taken over: it answers whatever the test has put there, to anybody.
+"""A compromised coordinator: it answers whatever the test has put there, to anybody.
 
 with HostileApi() as api:
     api.answers["storage_update_config"] = {"machines": {...}}     or bytes, sent as they are

@@ -8,7 +8,7 @@
     loot(directory, victim)         a tree with links out of it, for rsync to send
 
 Behaviours: ``hold`` keeps the session open until it is released. ``cling`` never lets go, whatever it is told.
-``flood`` and ``flood-line`` talk without end, with and without line breaks. ``recover`` says the lines of ``plan``
+``flood`` and ``flood-line`` talk without end, with and without line breaks. ``restore`` says the lines of ``plan``
 (JSON), waits until the agent lets it write (``has_go``), and says the lines of ``answers`` when it is released.
 """
 

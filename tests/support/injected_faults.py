@@ -184,7 +184,7 @@ class Stage:
         finally:
             begun.kill()
 
-    # --- looking
+    # --- checking
 
     def find(self, text: str) -> None:
         self.findings.append(Finding(self.mode, self.number, self.kind, text))
@@ -192,8 +192,8 @@ class Stage:
     def snapshots(self) -> list[str]:
         return [each.name for each in history.stored_snapshots(self.place, self.storage.state.timezone)]
 
-    def look(self, *, may_be_gone: Collection[str] = ()) -> None:
-        """Each known snapshot is there as it was, but for some that may have been pruned. New ones are noted."""
+    def check(self, *, may_be_gone: Collection[str] = ()) -> None:
+        """Each known snapshot is there as it was, but for some that retention may have removed. New ones are noted."""
         there = self.snapshots()
         for name in list(self.known):
             if name not in there:
@@ -213,7 +213,7 @@ class Stage:
                 self.known[name] = fingerprint(self.place.tree(name))
 
     def go_on(self) -> None:
-        """The next backup succeeds, is as the source, prunes what is too much, and leaves nothing behind."""
+        """The next backup succeeds, is as the source, removes the expired snapshots, and leaves nothing behind."""
         # By their dates: while a clock is behind, all others are taken for ahead, and come first.
         stored = history.stored_snapshots(self.place, self.storage.state.timezone)
         before = [
@@ -227,7 +227,7 @@ class Stage:
         different = trees.differences(self.source_dir, self.place.tree(newest), "--numeric-ids")
         if different:
             self.find(f"the next backup is not as the source: {different[:5]}")
-        self.look(may_be_gone=before[: 1 - KEPT])
+        self.check(may_be_gone=before[: 1 - KEPT])
         for directory in (self.volume.path, self.machine_dir, database.file_of(self.place).parent):
             for path in directory.glob(".*.turku-tmp-*"):
                 # As if it were some hours later.
@@ -359,7 +359,7 @@ def stage(directory: Path, mode: str, seed: str) -> Iterator[Stage]:
             outcome = made.back_up()
             assert outcome.success, outcome.summary
             made.seconds["backup"] = time.monotonic() - begin
-        made.look()
+        made.check()
         for action in ("rebuild", "verify", "gc", "drill"):
             begin = time.monotonic()
             made.act(action)
@@ -404,10 +404,10 @@ def kill_verify(stage: Stage) -> None:
 
 
 def kill_gc(stage: Stage) -> None:
-    doomed = stage.place.snapshots_dir / ".deleting-0a1b"
+    marked = stage.place.snapshots_dir / ".deleting-0a1b"
     for number in range(300):
-        (doomed / f"d{number % 20}").mkdir(parents=True, exist_ok=True)
-        (doomed / f"d{number % 20}" / str(number)).touch()
+        (marked / f"d{number % 20}").mkdir(parents=True, exist_ok=True)
+        (marked / f"d{number % 20}" / str(number)).touch()
     _killed(stage, "gc", "", scale=3)
 
 
@@ -576,5 +576,5 @@ def inject(stage: Stage, number: int, kind: str) -> None:
     """Let one fault happen, and look."""
     stage.number, stage.kind = number, kind
     FAULTS[kind](stage)
-    stage.look()
+    stage.check()
     stage.go_on()

@@ -72,7 +72,7 @@ class FleetStage:
             except subprocess.TimeoutExpired:
                 find(f"the ping did not end within {LONGEST_SECONDS:g} s")
                 ping.kill()
-        self._look(find)
+        self._check(find)
         self._go_on(find)
 
     def _victims(self, ping: int, name: str) -> list[int]:
@@ -97,7 +97,7 @@ class FleetStage:
     def _is_of_a_session(self, pid: int) -> bool:
         return any(pid in watchdog.descendants(listener) for listener in self._listeners())
 
-    def _look(self, find: Any) -> None:
+    def _check(self, find: Any) -> None:
         there = {path.name: path for path in self.fleet.snapshots(self.machine, "files")}
         for name, before in self.known.items():
             if name not in there:
@@ -121,7 +121,7 @@ class FleetStage:
                 find(f"the next backup failed: {ended.last_lines}, {different[:5]}")
                 break
             time.sleep(0.5)
-        self._look(find)
+        self._check(find)
         left = [path.name for path in (self.machine.var_dir / "run").glob("*")]
         if left:
             find(f"left over: {left}")
@@ -144,5 +144,5 @@ def fleet_stage(directory: Path, seed: str) -> Iterator[FleetStage]:
         begin = time.monotonic()
         machine.ping()
         stage.seconds = time.monotonic() - begin
-        stage._look(print)
+        stage._check(print)
         yield stage

@@ -81,7 +81,7 @@ class LandedRestore:
         return rsync(snapshot, self.tree, *options, paths=self.paths, overwrite=self._overwrite, delete=self._delete)
 
     def place(
-        self, *, is_whole: bool = True, is_named: Callable[[bytes], bool] | None = None, **told: Any
+        self, *, is_whole: bool = True, is_named: Callable[[bytes], bool] | None = None, **keys: Any
     ) -> Placement:
         """Move what arrived. By default the manifest names everything that is there."""
         placement = Placement(
@@ -94,7 +94,7 @@ class LandedRestore:
             is_complete=is_whole,
             recorded_kinds=self._kinds,
         )
-        placement.run(self.paths, told.get("parents", ()))
+        placement.run(self.paths, keys.get("parents", ()))
         if is_whole:
             self.staging.remove()
         return placement

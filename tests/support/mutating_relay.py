@@ -27,9 +27,9 @@ PATIENCE_SECONDS = 0.25
 """After so much silence of both ends the relay hangs up, where it is not to stay: something was lost that one awaits."""
 _FIRST_FRAME = 5
 """Three lines, the lists and the seed come before."""
-_GENTLE = ("message", "message", "within", "split", "names")
+_HARMLESS = ("message", "message", "within", "split", "names")
 """The changes of frames after which the receiver is to go on. Messages are then text alone."""
-_KINDS = (*_GENTLE, "raw", "payload", "payload", "names", "length", "tag", "hold")
+_KINDS = (*_HARMLESS, "raw", "payload", "payload", "names", "length", "tag", "hold")
 _ENDLESS_PIECES = 4000
 _ENDLESS_PIECE_BYTES = 16 * 1024
 _PAUSE_SECONDS = 0.005
@@ -57,8 +57,8 @@ class Plan:
         }
         self._wanted |= {_FIRST_FRAME + draw.randrange(12) for _ in range(draw.choice((0, 0, 1, 3)))}
         self._share = draw.choice((0, 0, 0.1, 0.5))
-        self.is_gentle = draw.random() < 0.4
-        if self.is_gentle:
+        self.is_harmless = draw.random() < 0.4
+        if self.is_harmless:
             self._wanted -= set(range(_FIRST_FRAME))
 
     def is_wanted(self, number: int) -> bool:
@@ -163,7 +163,7 @@ class _Daemon:
         draw = self._draw
         header = struct.unpack_from("<I", unit)[0]
         tag, payload = (header >> 24) - MULTIPLEX_BASE, unit[4:]
-        kind = draw.choice(_GENTLE if self._plan.is_gentle else _KINDS)
+        kind = draw.choice(_HARMLESS if self._plan.is_harmless else _KINDS)
         if kind == "raw":
             yield from self._change_bytes(unit)
             return
@@ -175,7 +175,7 @@ class _Daemon:
         elif kind == "message":
             forged = b"".join(self._message() for _ in range(draw.choice((1, 1, 5))))
             yield from draw.choice(
-                ((forged, unit), (unit, forged), (forged, unit) if self._plan.is_gentle else (forged,))
+                ((forged, unit), (unit, forged), (forged, unit) if self._plan.is_harmless else (forged,))
             )
         elif kind == "within":
             # Between the two halves of what was one frame.
@@ -196,7 +196,7 @@ class _Daemon:
             yield framed(tag, payload[500:])
 
     def _message(self) -> bytes:
-        return forged_messages.text_message(self._draw) if self._plan.is_gentle else message(self._draw)
+        return forged_messages.text_message(self._draw) if self._plan.is_harmless else message(self._draw)
 
     def _renamed(self, payload: bytes) -> bytes:
         """A file list with other names: each stands behind the byte that says its length."""

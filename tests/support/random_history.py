@@ -129,17 +129,17 @@ class RandomHistory:
 
     def changes(self, base: str | None, tree: Path, *, is_complete: bool) -> ChangeLog:
         """Return the change log that rsync would give."""
-        told = ChangeLog()
-        told.lists_every_change = is_complete
-        told.lists_every_written_file = is_complete or self.random.random() < 0.5
+        log = ChangeLog()
+        log.lists_every_change = is_complete
+        log.lists_every_written_file = is_complete or self.random.random() < 0.5
         before, after = self.states.get(base or "", {}), state(tree)
         for path in sorted(before.keys() - after.keys(), reverse=True):
-            told.add(Change(path, ChangeKind.DELETED))
+            log.add(Change(path, ChangeKind.DELETED))
         for path, content in sorted(after.items()):
             if before.get(path) != content or not self._is_same_file(base, tree, path):
-                told.add(Change(path, ChangeKind.CHANGED, is_file=content[0] == "file"))
-        told.add(Change(b".", ChangeKind.CHANGED))
-        return told
+                log.add(Change(path, ChangeKind.CHANGED, is_file=content[0] == "file"))
+        log.add(Change(b".", ChangeKind.CHANGED))
+        return log
 
     def _is_same_file(self, base: str | None, tree: Path, path: bytes) -> bool:
         former = os.path.join(os.fsencode(self.place.tree(base or "")), path)
@@ -157,7 +157,7 @@ class RandomHistory:
         self.place.snapshot(name).symlink_to(target)
         self.states[name] = self.states[base]
 
-    def prune(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Let a snapshot be gone, as an operator does it who removes a directory."""
         self._hand_over(name)
         path = self.place.snapshot(name)
@@ -173,7 +173,7 @@ class RandomHistory:
         self.place.snapshot(name).rename(self.place.snapshot(f".trash-1-{name}"))
         self.trashed[name] = self.states.pop(name)
 
-    def bring_back(self, name: str) -> None:
+    def restore(self, name: str) -> None:
         self.place.snapshot(f".trash-1-{name}").rename(self.place.snapshot(name))
         self.states[name] = self.trashed.pop(name)
 

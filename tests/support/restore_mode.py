@@ -51,13 +51,13 @@ def restore_mode(machine: PrivateMachine, *arguments: str) -> Iterator[RestoreMo
         [program, "--config-dir", machine.config_dir, "--restore", *arguments], on_line=lines.append
     ) as child:
         deadline = SYSTEM_CLOCK.monotonic_seconds() + _RESTORE_TIMEOUT_SECONDS
-        while (told := _restore_mode(lines)) is None:
+        while (mode := _restore_mode(lines)) is None:
             if child.poll() is not None or SYSTEM_CLOCK.monotonic_seconds() > deadline:
                 raise CommandFailed(
                     "turku-agent-ping --restore did not get as far as restore mode", details="\n".join(lines)
                 )
             SYSTEM_CLOCK.sleep(0.02)
-        yield told
+        yield mode
 
 
 def _restore_mode(lines: list[str]) -> RestoreMode | None:

@@ -67,11 +67,11 @@ class Pickup:
         answer = ask(self.machine.post, "agent_ping_checkin", credentials)["machine"]
         return list(answer.get("restores", []))
 
-    def tell(self, request: RestoreRequest | str, step: str, **told: Any) -> Any:
+    def tell(self, request: RestoreRequest | str, step: str, **fields: Any) -> Any:
         """Return the answer to a report. Raises Refused."""
         credentials = {"uuid": self.machine.uuid, "secret": self.machine.secret}
         key = request if isinstance(request, str) else str(request.pk)
-        message = {"machine": credentials, "request": key, "claim": self.claim, "step": step, **told}
+        message = {"machine": credentials, "request": key, "claim": self.claim, "step": step, **fields}
         return ask(post_v2, "agent_restore_progress", message)
 
 

@@ -71,14 +71,14 @@ def options() -> list[str]:
 
 def summary() -> list[str]:
     """The versions that the tests run, for people."""
-    told = "not found"
+    of_ssh = "not found"
     with suppress(CommandFailed):
         # It says its version as an error.
-        told = " ".join(command.run(["ssh", "-V"], timeout_seconds=10, check=False).last_lines)
+        of_ssh = " ".join(command.run(["ssh", "-V"], timeout_seconds=10, check=False).last_lines)
     sides = _sides("storages", "machines")
     return [
         *(f"rsync {_version(program)} on {side} ({path_of(program)})" for side, program in sides),
-        f"ssh {told}",
+        f"ssh {of_ssh}",
     ]
 
 
@@ -117,7 +117,7 @@ class Running:
 
     files: dict[str, set[tuple[int, int]]] = field(default_factory=lambda: {"storage": set(), "machine": set()})
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Take note of what runs now."""
         for entry in Path("/proc").iterdir():
             # They come and go.
@@ -147,7 +147,7 @@ def watched() -> Iterator[Running]:
 
     def watch() -> None:
         while not is_over.wait(_POLL_SECONDS):
-            running.look()
+            running.sample()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -1,7 +1,7 @@
 """The client side of the wire protocol, written from the contract alone and sharing no code with Turku.
 
 ``post`` is how a message travels: call name and message in, status and decoded answer out. Answers are indexed by key
-without looking first, as existing agents and storages do, so that a missing key fails here.
+without checking first, as existing agents and storages do, so that a missing key fails here.
 """
 
 from __future__ import annotations

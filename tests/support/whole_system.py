@@ -79,9 +79,9 @@ def base_system() -> Path:
 def _release() -> str:
     """Return the release of this Debian, whose Python the libraries of this checkout are built for."""
     with suppress(OSError):
-        told = platform.freedesktop_os_release()
-        if told.get("ID") == "debian" and told.get("VERSION_CODENAME"):
-            return told["VERSION_CODENAME"]
+        release = platform.freedesktop_os_release()
+        if release.get("ID") == "debian" and release.get("VERSION_CODENAME"):
+            return release["VERSION_CODENAME"]
     return _FALLBACK_RELEASE
 
 

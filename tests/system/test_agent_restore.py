@@ -66,11 +66,11 @@ def test_all_of_it_comes_back_in_place_byte_for_byte(
     assert "--yes" in output(nobody_asked)
     assert list(home.iterdir()) == []
 
-    told = agent(machine, "restore", "home", "--in-place", "--yes")
+    result = agent(machine, "restore", "home", "--in-place", "--yes")
 
     assert differences(original, home) == []
-    assert "verified by the checksums of the backup" in output(told)
-    assert "NOT" not in output(told)
+    assert "verified by the checksums of the backup" in output(result)
+    assert "NOT" not in output(result)
 
 
 def test_the_staging_directory_of_a_restore_is_not_backed_up(
@@ -229,9 +229,9 @@ def test_existing_files_are_overwritten_as_the_options_say(
 
     change()
     before = copied(files, "before")
-    told = agent(machine, "restore", "files", "--delete", "--in-place", "--dry-run").stdout.decode().splitlines()
-    assert sorted(told[:-1]) == ["delete  more", "delete  sub/more", "replace  a.txt", "replace  b.txt"]
-    assert "Nothing was changed" in told[-1]
+    result = agent(machine, "restore", "files", "--delete", "--in-place", "--dry-run").stdout.decode().splitlines()
+    assert sorted(result[:-1]) == ["delete  more", "delete  sub/more", "replace  a.txt", "replace  b.txt"]
+    assert "Nothing was changed" in result[-1]
     assert differences(before, files) == []
 
 
@@ -284,17 +284,17 @@ def test_a_file_damaged_at_the_storage_is_named_and_the_rest_comes_back(
     os.utime(snapshot / "a.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
 
     target = tmp_path / "restored"
-    told = agent(machine, "restore", "files", "--to", target, codes=EVERYTHING)
-    assert told.exit_code == 3
-    assert "[restore-incomplete]" in output(told)
-    assert "a.txt is not what was backed up" in output(told)
+    result = agent(machine, "restore", "files", "--to", target, codes=EVERYTHING)
+    assert result.exit_code == 3
+    assert "[restore-incomplete]" in output(result)
+    assert "a.txt is not what was backed up" in output(result)
     assert (target / "b.txt").read_text() == "b\n"
 
     # Nor is what is there already believed for its size and time.
     (target / "b.txt").write_text("B\n")
     os.utime(target / "b.txt", ns=((files / "b.txt").stat().st_atime_ns, (files / "b.txt").stat().st_mtime_ns))
-    told = agent(machine, "restore", "files", "b.txt", "--to", target, "--yes", codes=EVERYTHING)
-    assert (told.exit_code, "--compare-contents" in output(told)) == (3, True)
+    result = agent(machine, "restore", "files", "b.txt", "--to", target, "--yes", codes=EVERYTHING)
+    assert (result.exit_code, "--compare-contents" in output(result)) == (3, True)
     agent(machine, "restore", "files", "b.txt", "--to", target, "--yes", "--compare-contents")
     assert (target / "b.txt").read_text() == "b\n"
 

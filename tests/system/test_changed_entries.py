@@ -100,8 +100,8 @@ def test_a_storage_that_asks_gets_the_changes_since_the_session_before(
     (trees["two"] / os.fsdecode(b"\xff")).touch()
     shown += cast.ping()
     assert CHANGED_ENTRIES_WANTED not in shown
-    told = [json.loads(line) for line in hints.read_text().splitlines()]
-    first, second = told[:2], told[2:]
+    reported = [json.loads(line) for line in hints.read_text().splitlines()]
+    first, second = reported[:2], reported[2:]
     assert {name: hint for name, _moment, hint in first} == {"one": None, "two": None}
     (first_moment,) = {moment for _name, moment, _hint in first}
     since_ns = first_moment - 2_000_000_000

@@ -41,12 +41,12 @@ def test_files_of_any_date_come_back_as_they_were(
     for each in (part, str(SECONDS[-1])):
         assert (tmp_path / "part" / each).stat().st_mtime_ns == (original / each).stat().st_mtime_ns
 
-    told = agent(machine, "restore", "files", "--to", tmp_path / "all")
+    completed = agent(machine, "restore", "files", "--to", tmp_path / "all")
     assert differences(original, tmp_path / "all", "--modify-window=-1") == []
-    assert "NOT" not in output(told)
+    assert "NOT" not in output(completed)
 
     assert "replace" not in output(agent(machine, "restore", "files", "--in-place", "--dry-run"))
     for second in SECONDS:
         os.utime(files / str(second) / "file", ns=(0, 0))
-    told = agent(machine, "restore", "files", "--in-place", "--yes")
+    completed = agent(machine, "restore", "files", "--in-place", "--yes")
     assert differences(original, files, "--modify-window=-1") == []

@@ -33,10 +33,10 @@ def trial() -> Iterator[Trial]:
     ],
 )
 def test_no_cell_is_worse_than_the_document_says(trial: Trial, mode: str, root: str, ways: Sequence[str]) -> None:
-    told = json.loads(fidelity.FIGURES.read_text())["cases"][fidelity.case_name(mode, root)]
+    recorded = json.loads(fidelity.FIGURES.read_text())["cases"][fidelity.case_name(mode, root)]
     case = trial.case(mode, is_root=fidelity.ROOT[root])
     case.back_up()
     for way in sorted(ways, key=fidelity.ORDER.index):
         found = plain(case.restore(way)) or {}
-        worse = {name: cell for name, cell in found.items() if is_worse(cell, told[way].get(name))}
+        worse = {name: cell for name, cell in found.items() if is_worse(cell, recorded[way].get(name))}
         assert worse == {}, f"{way}: {case.said}"

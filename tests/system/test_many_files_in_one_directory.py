@@ -38,11 +38,11 @@ def test_all_of_many_files_are_verified(
     took_its_time: list[bool] = []
     slow = getattr(Verification, late)
 
-    def slowly(self: Verification, *told: Any) -> None:
+    def slowly(self: Verification, *arguments: Any) -> None:
         if not took_its_time:
             took_its_time.append(True)
             time.sleep(3)
-        slow(self, *told)
+        slow(self, *arguments)
 
     monkeypatch.setattr(Verification, late, slowly)
     restored = restore_run.restore(agent, RestoreJob("home", address, tmp_path / "all"))

@@ -28,7 +28,7 @@ def test_restored_files_with_other_attributes_are_named(
     [snapshot] = fleet.snapshots(machine, "files")
     os.setxattr(snapshot / "a.txt", "user.comment", b"another note")
     os.removexattr(snapshot / "b.txt", "trusted.overlay")
-    told = agent(machine, "restore", "files", "--to", tmp_path / "other", codes=EVERYTHING)
-    assert told.exit_code == 3
+    completed = agent(machine, "restore", "files", "--to", tmp_path / "other", codes=EVERYTHING)
+    assert completed.exit_code == 3
     for name in ("a.txt", "b.txt"):
-        assert f"{name} {SAID}" in output(told)
+        assert f"{name} {SAID}" in output(completed)

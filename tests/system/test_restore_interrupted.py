@@ -140,7 +140,7 @@ def test_the_next_run_completes_it_whichever_process_is_killed(
     assert kept
     assert [path.name for path in kept if path.read_bytes() != (tree / path.name).read_bytes()] == []
 
-    # Nobody is asked: what is there is what the first run brought.
+    # Nobody is asked: the target has the files of the first run.
     again = programs.run("turku-agent", *words)
     assert differences(tree, target) == []
     assert f"{len(kept):,} files" not in again.stdout.decode()

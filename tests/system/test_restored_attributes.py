@@ -132,9 +132,9 @@ def test_everything_comes_back_into_a_directory_whose_default_acl_says_otherwise
     above = tmp_path / "above"
     above.mkdir()
     acl(above, "-d", "-m", DEFAULT_ACL)
-    told = restore(machine, "--to", above / "new")
+    printed = restore(machine, "--to", above / "new")
     assert facts(above / "new") == facts(source)
-    assert "cannot be set" not in told
+    assert "cannot be set" not in printed
     assert (above / "new" / "first").samefile(above / "new" / "directory" / "second")
     for name in ("sparse", "zeros"):
         assert (above / "new" / name).stat().st_blocks * 512 < 1024 * 1024
@@ -223,18 +223,18 @@ def skipped_attributes(directory: Path) -> Iterator[Path]:
 
 def test_nobody_may_more_where_no_acl_can_be_set(machine: PrivateMachine, source: Path, tmp_path: Path) -> None:
     with skipped_attributes(tmp_path / "plain file system") as plain:
-        told = restore(machine, "--to", plain / "new", code=PARTLY)
+        printed = restore(machine, "--to", plain / "new", code=PARTLY)
         for name in ("friend", "directory", "directory/inner", "directory/inner/file", "pipe"):
-            assert f"{name} is restored without its ACL" in told, told
-        assert "1 file restored without the attribute user.origin" in told
-        assert "1 file restored without the attribute security.capability" in told
+            assert f"{name} is restored without its ACL" in printed, printed
+        assert "1 file restored without the attribute user.origin" in printed
+        assert "1 file restored without the attribute security.capability" in printed
         for name, mode in (("friend", 0o600), ("plain", 0o640), ("directory", 0o705), ("directory/inner/file", 0o604)):
             assert oct(stat.S_IMODE((plain / "new" / name).stat().st_mode)) == oct(mode), name
         # Once more over it, and a single file, whose directory has to be made.
         restore(machine, "--to", plain / "new", "--yes", code=PARTLY)
         assert stat.S_IMODE((plain / "new" / "friend").stat().st_mode) == 0o600
-        told = restore(machine, "directory/inner/file", "--to", plain / "one", code=PARTLY)
-        assert "directory was created without its ACL" in told
+        printed = restore(machine, "directory/inner/file", "--to", plain / "one", code=PARTLY)
+        assert "directory was created without its ACL" in printed
         assert stat.S_IMODE((plain / "one" / "directory").stat().st_mode) == 0o705
 
         # Such a file system mounted within the target.
@@ -242,8 +242,8 @@ def test_nobody_may_more_where_no_acl_can_be_set(machine: PrivateMachine, source
         (source / "directory").mkdir()
         command.run(["mount", "--bind", plain, source / "directory"], timeout_seconds=30)
         try:
-            told = restore(machine, "directory", "friend", "--in-place", "--yes", code=PARTLY)
-            assert "directory/inner/file is restored without system.posix_acl_access" in told
+            printed = restore(machine, "directory", "friend", "--in-place", "--yes", code=PARTLY)
+            assert "directory/inner/file is restored without system.posix_acl_access" in printed
             assert stat.S_IMODE((source / "directory" / "inner" / "file").stat().st_mode) == 0o604
         finally:
             command.run(["umount", source / "directory"], timeout_seconds=30)
@@ -273,9 +273,9 @@ def test_an_ordinary_user_gets_what_that_user_may_set() -> None:
             user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
             words = ["restore", "home", "--to", f"{directory}/target/new", "--config-dir", str(machine.config_dir)]
             made = command.run([*user, agent, *words], timeout_seconds=120, check=False)
-            told = output(made)
-            assert made.exit_code == 0, told
-            assert "1 file restored without the attribute security.capability" in told
+            printed = output(made)
+            assert made.exit_code == 0, printed
+            assert "1 file restored without the attribute security.capability" in printed
             ours, theirs = facts(source, without=("security.capability",)), facts(directory / "target" / "new")
             for name, (mode, _uid, _gid, *rest) in ours.items():
                 assert (mode, *rest) == (theirs[name][0], *theirs[name][3:]), name
@@ -300,10 +300,10 @@ def test_a_storage_that_keeps_them_in_attributes_of_rsyncs_own_gives_them_back(s
         restore(machine, "--to", tmp_path / "new")
         assert facts(tmp_path / "new") == facts(source)
         with skipped_attributes(tmp_path / "plain") as plain:
-            told = restore(machine, "--to", plain / "new", code=PARTLY)
-            assert "friend is restored without its ACL" in told
-            assert "1 file restored without the attribute security.capability" in told
-            assert "1 file restored without the attribute user.origin" in told
+            printed = restore(machine, "--to", plain / "new", code=PARTLY)
+            assert "friend is restored without its ACL" in printed
+            assert "1 file restored without the attribute security.capability" in printed
+            assert "1 file restored without the attribute user.origin" in printed
             for name, mode in (("friend", 0o600), ("plain", 0o640), ("directory", 0o705)):
                 assert oct(stat.S_IMODE((plain / "new" / name).stat().st_mode)) == oct(mode), name
 
@@ -335,8 +335,8 @@ def test_labels_of_a_snapshot_come_back(make_machine: MakeMachine, source: Path,
     was = facts(source)
     machine = make_machine({"home": {"path": str(source)}})
     machine.ping()
-    told = restore(machine, "--to", tmp_path / "new")
-    assert "NOT" not in told
+    printed = restore(machine, "--to", tmp_path / "new")
+    assert "NOT" not in printed
     assert facts(tmp_path / "new") == was
     for path in (source / "friend", source / "link"):
         os.setxattr(path, "security.selinux", b"another", follow_symlinks=False)

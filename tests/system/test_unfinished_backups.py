@@ -62,9 +62,9 @@ def test_files_that_no_run_finished_are_restored_only_where_that_is_asked_for(tm
         assert dry.exit_code == NOT_IN_HISTORY
         assert not (tmp_path / "no").exists()
 
-        told = agent(machine, "restore", "home", "--to", tmp_path / "part", "--unfinished")
-        assert told.exit_code == 0, output(told)
-        assert "NO backup was finished" in output(told)
+        result = agent(machine, "restore", "home", "--to", tmp_path / "part", "--unfinished")
+        assert result.exit_code == 0, output(result)
+        assert "NO backup was finished" in output(result)
         assert [path.name for path in (tmp_path / "part").iterdir()] == ["early"]
         listed = agent(machine, "ls", "home", "--unfinished", "--json")
         assert [row["path"] for row in json.loads(listed.stdout)] == ["early"]

@@ -32,7 +32,7 @@ def spied(machine: BackedUpMachine, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told(machine: BackedUpMachine, spied: Path) -> BackedUpMachine:
+def reporting(machine: BackedUpMachine, spied: Path) -> BackedUpMachine:
     """A machine whose agent tells moments, with a first snapshot."""
     for name in ("one", "directory/two", "\udcff odd\nname"):
         (machine.source_dir / name).parent.mkdir(exist_ok=True)
@@ -60,95 +60,97 @@ def attribute_runs(spied: Path) -> list[bool]:
     return ["--xattrs" in line for line in spied.read_text().splitlines() if "--stats" in line]
 
 
-def test_nothing_is_compared_where_nothing_changed(told: BackedUpMachine, spied: Path) -> None:
-    names(told)
-    outcome = told.back_up()
+def test_nothing_is_compared_where_nothing_changed(reporting: BackedUpMachine, spied: Path) -> None:
+    names(reporting)
+    outcome = reporting.back_up()
     assert outcome.strategy == "unchanged", outcome.summary
     assert attribute_runs(spied) == [False]
 
 
-def test_entries_that_the_agent_names_are_compared_and_transferred(told: BackedUpMachine, spied: Path) -> None:
+def test_entries_that_the_agent_names_are_compared_and_transferred(reporting: BackedUpMachine, spied: Path) -> None:
     odd = os.fsencode("\udcff odd\nname")
-    names(told, b"one", odd, b"directory", b".", b"not there")
-    outcome = told.back_up()
+    names(reporting, b"one", odd, b"directory", b".", b"not there")
+    outcome = reporting.back_up()
     assert outcome.strategy == "unchanged", outcome.summary
     assert attribute_runs(spied) == [False, True]
-    first = fingerprint(told.newest_tree().resolve())
-    give_attribute(told)
-    give_attribute(told, "\udcff odd\nname")
-    give_attribute(told, "directory")
-    outcome = told.back_up()
+    first = fingerprint(reporting.newest_tree().resolve())
+    give_attribute(reporting)
+    give_attribute(reporting, "\udcff odd\nname")
+    give_attribute(reporting, "directory")
+    outcome = reporting.back_up()
     assert outcome.strategy == "incremental", outcome.strategy_reason
-    assert has_attribute(told)
-    assert has_attribute(told, "directory")
-    assert has_attribute(told, "\udcff odd\nname")
-    assert told.differences(told.newest_tree()) == []
+    assert has_attribute(reporting)
+    assert has_attribute(reporting, "directory")
+    assert has_attribute(reporting, "\udcff odd\nname")
+    assert reporting.differences(reporting.newest_tree()) == []
     # Looking at attributes changes nothing of the snapshot that is looked at.
-    assert fingerprint(told.place.tree(told.snapshots()[0])) == first
-    assert "user.new" not in os.listxattr(told.place.tree(told.snapshots()[0]) / "one")
+    assert fingerprint(reporting.place.tree(reporting.snapshots()[0])) == first
+    assert "user.new" not in os.listxattr(reporting.place.tree(reporting.snapshots()[0]) / "one")
 
 
-def test_the_machine_alone_is_harmed_by_what_it_does_not_name(told: BackedUpMachine) -> None:
-    names(told)
-    give_attribute(told)
-    assert told.back_up().strategy == "unchanged"
+def test_the_machine_alone_is_harmed_by_what_it_does_not_name(reporting: BackedUpMachine) -> None:
+    names(reporting)
+    give_attribute(reporting)
+    assert reporting.back_up().strategy == "unchanged"
     # The next full look finds it.
-    told.clock.moment += timedelta(days=8)
-    outcome = told.back_up()
+    reporting.clock.moment += timedelta(days=8)
+    outcome = reporting.back_up()
     assert outcome.strategy == "incremental", outcome.strategy_reason
-    assert has_attribute(told)
+    assert has_attribute(reporting)
 
 
 @pytest.mark.parametrize("why", ["it cannot tell", "it tells of too short a time", "its moment is not known"])
-def test_all_are_compared_where_it_is_not_certain(told: BackedUpMachine, spied: Path, why: str) -> None:
+def test_all_are_compared_where_it_is_not_certain(reporting: BackedUpMachine, spied: Path, why: str) -> None:
     if why == "it tells of too short a time":
-        names(told, since_ns=1_001)
+        names(reporting, since_ns=1_001)
     elif why == "its moment is not known":
-        names(told)
-        told.moment_ns = None
-        assert told.back_up().success
+        names(reporting)
+        reporting.moment_ns = None
+        assert reporting.back_up().success
         spied.write_text("")
-    give_attribute(told)
-    outcome = told.back_up()
+    give_attribute(reporting)
+    outcome = reporting.back_up()
     assert outcome.strategy == "incremental", outcome.strategy_reason
     assert True in attribute_runs(spied)[:2]
-    assert has_attribute(told)
+    assert has_attribute(reporting)
 
 
-def test_all_are_compared_after_a_run_that_left_some_out(told: BackedUpMachine) -> None:
-    names(told)
-    give_attribute(told)
-    assert told.back_up(not_preserved=["attributes"]).strategy == "unchanged"
-    outcome = told.back_up()
+def test_all_are_compared_after_a_run_that_left_some_out(reporting: BackedUpMachine) -> None:
+    names(reporting)
+    give_attribute(reporting)
+    assert reporting.back_up(not_preserved=["attributes"]).strategy == "unchanged"
+    outcome = reporting.back_up()
     assert outcome.strategy == "incremental", outcome.strategy_reason
-    assert has_attribute(told)
+    assert has_attribute(reporting)
 
 
-def test_a_changed_file_comes_with_its_attributes(told: BackedUpMachine) -> None:
-    names(told, b"one")
-    (told.source_dir / "one").write_text("another")
-    give_attribute(told)
-    (told.source_dir / "new").write_text("new")
-    os.setxattr(told.source_dir / "new", "user.new", b"value")
-    outcome = told.back_up()
+def test_a_changed_file_comes_with_its_attributes(reporting: BackedUpMachine) -> None:
+    names(reporting, b"one")
+    (reporting.source_dir / "one").write_text("another")
+    give_attribute(reporting)
+    (reporting.source_dir / "new").write_text("new")
+    os.setxattr(reporting.source_dir / "new", "user.new", b"value")
+    outcome = reporting.back_up()
     assert outcome.strategy == "incremental", outcome.strategy_reason
-    assert has_attribute(told)
-    assert has_attribute(told, "new")
+    assert has_attribute(reporting)
+    assert has_attribute(reporting, "new")
 
 
-def test_entries_that_the_agent_names_are_compared_although_a_directory_cannot_be_read(told: BackedUpMachine) -> None:
+def test_entries_that_the_agent_names_are_compared_although_a_directory_cannot_be_read(
+    reporting: BackedUpMachine,
+) -> None:
     if os.geteuid() == 0:
-        told.daemon.__exit__(None, None, None)
-        told.daemon.wrapper = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-        told.daemon.__enter__()
-    (told.source_dir / "closed").mkdir()
-    (told.source_dir / "closed").chmod(0)
-    give_attribute(told)
-    names(told, b"one")
+        reporting.daemon.__exit__(None, None, None)
+        reporting.daemon.wrapper = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+        reporting.daemon.__enter__()
+    (reporting.source_dir / "closed").mkdir()
+    (reporting.source_dir / "closed").chmod(0)
+    give_attribute(reporting)
+    names(reporting, b"one")
     try:
-        outcome = told.back_up()
+        outcome = reporting.back_up()
     finally:
-        (told.source_dir / "closed").chmod(0o700)
+        (reporting.source_dir / "closed").chmod(0o700)
     assert outcome.strategy == "incremental", outcome.strategy_reason
     assert outcome.missing_files == 1, outcome.summary
-    assert has_attribute(told)
+    assert has_attribute(reporting)

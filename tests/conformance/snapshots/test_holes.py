@@ -105,10 +105,10 @@ def test_zeros_that_come_into_a_file_become_a_hole(machine: BackedUpMachine, sou
 def test_stats_count_all_runs(machine: BackedUpMachine, source: Path, mode: type[SnapshotMode]) -> None:
     machine.with_holes = HOLES
     outcome = backed_up(machine)
-    told = dict(line.split(": ", 1) for line in outcome.summary.splitlines() if ": " in line)
-    assert "reg: 5" in told["Number of created files"]
-    assert told["Number of regular files transferred"] in ("4", "5")
-    assert int(told["Literal data"].split()[0]) >= 20 * MIB
+    figures = dict(line.split(": ", 1) for line in outcome.summary.splitlines() if ": " in line)
+    assert "reg: 5" in figures["Number of created files"]
+    assert figures["Number of regular files transferred"] in ("4", "5")
+    assert int(figures["Literal data"].split()[0]) >= 20 * MIB
     if mode.keeps_history:
         found = snapshot_notes.read(machine.place, machine.snapshots()[-1]).stats
         assert found is not None

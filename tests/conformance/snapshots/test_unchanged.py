@@ -175,7 +175,7 @@ def test_a_person_renames_the_one_with_the_tree(unchanged: BackedUpMachine, new_
 
 @with_links
 def test_another_program_removes_the_tree(unchanged: BackedUpMachine, caplog: pytest.LogCaptureFixture) -> None:
-    # As an existing storage prunes: it knows nothing of links.
+    # As an existing storage deletes snapshots: it knows nothing of links.
     names = unchanged.snapshots()
     shutil.rmtree(unchanged.place.snapshot(names[0]))
     assert unchanged.snapshots() == []
@@ -243,7 +243,7 @@ def test_a_killed_return_from_the_trash_is_gone_on_with(unchanged: BackedUpMachi
 
 @with_links
 def test_one_with_findings_is_quarantined_though_it_is_a_link(unchanged: BackedUpMachine, tmp_path: Path) -> None:
-    # Built upon one that was not judged, it is suspicious itself.
+    # Built upon one that was not reviewed, it is quarantined itself.
     from turku.storage.disk import history, snapshot_notes
 
     place = unchanged.place

@@ -21,10 +21,10 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="runs without root alr
 
 _CHECKOUT = Path(__file__).parents[3]
 _NOBODY = 65534
-_WHAT_DIFFERS = (
+_SELECTED = (
     *("identical", "kind_of_change", "forbids", "only_when_asked", "nothing_hidden", "deeper", "switching"),
-    *("changes_a_little", "no_longer_do", "brought_over", "no_rule_keeps", "while_rsync_is_at_work"),
-    "named_and_healed",
+    *("changes_a_little", "no_longer_do", "failed_run", "no_rule_keeps", "while_rsync_is_at_work"),
+    "named_and_repaired",
 )
 """The tests of owners and of leave to read, write and remove. The others take the same steps, as root or not."""
 
@@ -71,7 +71,7 @@ def test_every_mode_passes_without_root(open_tmp_path: Path, loop_volumes: Calla
             _interpreter(),
             *("-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", f"--basetemp={inner / 'tmp'}"),
             *rsync_programs.options(),
-            *("-k", " or ".join(_WHAT_DIFFERS), str(Path(__file__).parent)),
+            *("-k", " or ".join(_SELECTED), str(Path(__file__).parent)),
         ),
         timeout_seconds=580,
         working_directory=_CHECKOUT,

@@ -60,14 +60,14 @@ class Machine:
         reading, writing = os.pipe()
         with os.fdopen(writing, "wb") as stream, SessionCancellation(reading, asked_sources=tuple(self.paths)) as watch:
             with asked(report, stream):
-                told = {name: watch.reported.of_source(name, 20) for name in self.paths}
+                changes = {name: watch.reported.of_source(name, 20) for name in self.paths}
                 self.with_holes = {name: watch.reported.with_holes(name, 20) for name in self.paths}
                 until(lambda: set(report._attempt.passed) == set(self.paths))
             assert not watch.is_cancelled
         os.close(reading)
         if ends_well:
             report.keep()
-        return told
+        return changes
 
 
 @contextmanager
@@ -102,8 +102,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path)
 
 
-def paths(told: ChangedEntries | None) -> set[bytes] | None:
-    return None if told is None else set(told.paths)
+def paths(changes: ChangedEntries | None) -> set[bytes] | None:
+    return None if changes is None else set(changes.paths)
 
 
 def test_the_margin_is_longer_than_any_step_of_change_times() -> None:
@@ -135,12 +135,12 @@ def test_nothing_can_be_reported_in_a_first_session_and_all_in_the_next(machine:
     settle()
     assert machine.session() == {"a": None, "b": None}
     settle()
-    told = machine.session()
-    assert {name: paths(each) for name, each in told.items()} == {"a": set(), "b": set()}
+    changes = machine.session()
+    assert {name: paths(each) for name, each in changes.items()} == {"a": set(), "b": set()}
     (machine.paths["a"] / "sub/file").chmod(0o600)
     (machine.paths["b"] / b"\xff".decode("utf-8", "surrogateescape")).touch()
-    told = machine.session()
-    assert {name: paths(each) for name, each in told.items()} == {"a": {b"sub/file"}, "b": {b".", b"\xff"}}
+    changes = machine.session()
+    assert {name: paths(each) for name, each in changes.items()} == {"a": {b"sub/file"}, "b": {b".", b"\xff"}}
 
 
 def test_files_with_holes_are_reported_in_the_first_session_too(
@@ -182,9 +182,9 @@ def test_since_is_shortly_before_the_moment_that_the_storage_was_given(machine: 
         until(lambda: set(first._attempt.passed) == {"a", "b"})
     os.close(reading)
     first.keep()
-    told = machine.session()["a"]
-    assert told is not None
-    assert told.since_ns == first.moment.unix_ns - change_report._MARGIN_NS
+    changes = machine.session()["a"]
+    assert changes is not None
+    assert changes.since_ns == first.moment.unix_ns - change_report._MARGIN_NS
 
 
 def test_a_session_that_did_not_end_well_leaves_the_moment_of_the_one_before(machine: Machine) -> None:
@@ -206,9 +206,9 @@ def test_moments_are_those_of_one_storage_and_one_path(machine: Machine, tmp_pat
     (tmp_path / "elsewhere").mkdir()
     machine.paths["a"] = tmp_path / "elsewhere"
     machine.agent = machine.load()
-    told = machine.session()
-    assert told["a"] is None
-    assert told["b"] is not None
+    changes = machine.session()
+    assert changes["a"] is None
+    assert changes["b"] is not None
 
 
 def test_sources_that_are_not_due_keep_their_moment_and_those_that_are_gone_lose_it(machine: Machine) -> None:
@@ -276,8 +276,8 @@ def test_more_than_fits_is_not_reported_and_is_no_reason_to_report_nothing_next_
     for number in range(PATHS_LIMIT):
         (machine.paths["a"] / f"file{number}").touch()
     (machine.paths["b"] / "new").touch()
-    told = machine.session()
-    assert (told["a"], paths(told["b"])) == (None, {b".", b"new"})
+    changes = machine.session()
+    assert (changes["a"], paths(changes["b"])) == (None, {b".", b"new"})
     settle()
     machine.session()
     assert paths(machine.session()["a"]) == set()
@@ -303,9 +303,9 @@ def test_all_lines_together_are_bounded(machine: Machine) -> None:
     reader.join()
     os.close(reading)
     assert 700_000 < len(received) < LINES_LIMIT_BYTES
-    told = [(line["type"], line["is_complete"]) for line in map(json.loads, received.splitlines())]
+    changes = [(line["type"], line["is_complete"]) for line in map(json.loads, received.splitlines())]
     both = [("changed-entries", True), ("files-with-holes", True)]
-    assert told == [*both, ("changed-entries", False), ("files-with-holes", True)]
+    assert changes == [*both, ("changed-entries", False), ("files-with-holes", True)]
 
 
 # --- its end

@@ -37,9 +37,14 @@ def test_of_first_registrations_one_makes_the_machine(cast: HttpCast) -> None:
 def test_no_report_is_lost_to_another_or_to_a_configuration(cast: HttpCast) -> None:
     cast.alice.update_config(SOURCES)
     for number in range(ROUNDS):
-        told = {name: {**options, "comment": f"round {number}"} for name, options in SOURCES.items()}
+        declared = {name: {**options, "comment": f"round {number}"} for name, options in SOURCES.items()}
         fail = [lambda: cast.bob.failed(cast.alice.uuid, *SOURCES), lambda: cast.bob.failed(cast.alice.uuid, "etc")]
-        at_once(*fail * 3, lambda told=told: cast.alice.update_config(told), cast.alice.due, cast.alice.restorable)
+        at_once(
+            *fail * 3,
+            lambda declared=declared: cast.alice.update_config(declared),
+            cast.alice.due,
+            cast.alice.restorable,
+        )
     counts = {row["name"]: row["failure_count"] for row in cast.source_rows()}
     assert counts == {**dict.fromkeys(SOURCES, 3 * ROUNDS), "etc": 6 * ROUNDS}
 
@@ -51,9 +56,12 @@ def test_a_configuration_does_not_undo_the_report_of_the_same_moment(cast: HttpC
     for number in range(2 * ROUNDS):
         cast.rows("UPDATE backups_source SET date_next_backup = ? WHERE machine_id = ?", "2020-01-01 00:00:00", alice)
         # One with a new schedule, and others with something else.
-        told = {name: {**options, "comment": f"round {number}"} for name, options in SOURCES.items()}
-        told["boot"]["frequency"] = ("daily", "weekly")[number % 2]
-        at_once(lambda: cast.bob.succeeded(cast.alice.uuid, *SOURCES), lambda told=told: cast.alice.update_config(told))
+        declared = {name: {**options, "comment": f"round {number}"} for name, options in SOURCES.items()}
+        declared["boot"]["frequency"] = ("daily", "weekly")[number % 2]
+        at_once(
+            lambda: cast.bob.succeeded(cast.alice.uuid, *SOURCES),
+            lambda declared=declared: cast.alice.update_config(declared),
+        )
         assert cast.alice.due() == {}
 
 

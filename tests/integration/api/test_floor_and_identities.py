@@ -95,8 +95,8 @@ def test_rotations_at_the_same_moment_make_one(machine: V1Machine, storage: V1St
         assert list(pool.map(lambda _: ask(post, "machine_rotate", message), range(8))) == [{}] * 8
     machine.secret = "n" * 30
     assert set(machine.due()) == {"etc"}
-    told = {"storage": {"name": storage.name, "secret": storage.secret}, "new_secret": "o" * 30}
-    assert ask(post, "storage_rotate", told) == ask(post, "storage_rotate", told) == {}
+    sent = {"storage": {"name": storage.name, "secret": storage.secret}, "new_secret": "o" * 30}
+    assert ask(post, "storage_rotate", sent) == ask(post, "storage_rotate", sent) == {}
     storage.secret = "o" * 30
     assert set(storage.update_config(space_available=0)) == {machine.uuid}
 

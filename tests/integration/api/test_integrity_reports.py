@@ -11,8 +11,8 @@ from tests.support.http_cast import HttpCast
 
 def send(cast: HttpCast, integrity: dict[str, Any]) -> int:
     credentials = {"name": cast.bob.name, "secret": cast.bob.secret}
-    told = {"storage": credentials, "machine": {"uuid": cast.alice.uuid, "sources": {"etc": integrity}}}
-    return cast.post("../v2/storage_integrity_report", told)[0]
+    message = {"storage": credentials, "machine": {"uuid": cast.alice.uuid, "sources": {"etc": integrity}}}
+    return cast.post("../v2/storage_integrity_report", message)[0]
 
 
 def count(cast: HttpCast, table: str) -> int:

@@ -185,24 +185,24 @@ def test_a_waiting_machine_gets_one_storage_however_many_come_at_once(
         (row,) = sql(
             "SELECT s.name FROM fleet_machine m JOIN fleet_storage s ON s.id = m.storage_id WHERE m.uuid = ?", each.uuid
         )
-        told = sql(
+        assigned = sql(
             "SELECT new ->> 'storage' AS storage FROM audit_auditentry "
             "WHERE subject_key = ? AND action IN ('machine.assigned', 'machine.changed') AND new ->> 'storage' <> ''",
             each.uuid,
         )
-        assert told == [{"storage": row["name"]}], "assigned once, and the audit log says to whom"
+        assert assigned == [{"storage": row["name"]}], "assigned once, and the audit log says to whom"
         holders = [each_storage.name for each_storage in storages if each.uuid in each_storage.update_config()]
         assert holders == [row["name"]]
 
 
 def test_bad_credentials_are_counted_together_to_the_last(coordinators: list[Coordinator]) -> None:
-    told_every, rounds = 5, 4
+    reported_every, rounds = 5, 4
     for number in range(8):
         address = f"198.51.100.{number + 1}"
 
         def guess(coordinator: Coordinator, address: str = address) -> None:
             # The coordinator adds what it counted to the common count at each fifth.
-            for _ in range(told_every * rounds):
+            for _ in range(reported_every * rounds):
                 message = {"machine": {"uuid": str(uuid.uuid4()), "secret": "x" * 30}}
                 headers = {"X-Forwarded-For": address}
                 url = f"{coordinator.url}/agent_ping_checkin"
@@ -212,7 +212,7 @@ def test_bad_credentials_are_counted_together_to_the_last(coordinators: list[Coo
         counted = coordinators[0].sql(
             "SELECT count FROM fleet_badcredentialcount WHERE bucket = ?", f"credentials {address}"
         )
-        assert counted == [{"count": told_every * rounds * COORDINATORS}]
+        assert counted == [{"count": reported_every * rounds * COORDINATORS}]
 
 
 def test_a_machine_that_checks_in_everywhere_at_once_is_noted_once(

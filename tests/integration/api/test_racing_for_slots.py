@@ -109,9 +109,9 @@ def test_of_many_machines_that_ask_at_once_as_many_get_slots_as_there_are(
     for _ in range(2):
         site.free_all()
         # Each twice, at different coordinators: a machine has one slot however often it asks.
-        told = at_once([machine.due for machine in site.machines * 2])
+        answers = at_once([machine.due for machine in site.machines * 2])
         assert site.held() == slots
-        admitted = {index % MACHINES for index, sources in enumerate(told) if sources}
+        admitted = {index % MACHINES for index, sources in enumerate(answers) if sources}
         assert len(admitted) == slots
         # Those that came too late for a reservation try it at the storage.
         begun = at_once([lambda each=each: site.storage.due(each.uuid) for each in site.machines])
@@ -127,8 +127,8 @@ def test_a_lapsed_slot_goes_to_one_of_those_that_want_it(site: Site) -> None:
         first, rest = site.machines[:slots], site.machines[slots:]
         assert all(at_once([machine.due for machine in first]))
         site.sql("UPDATE queue_slot SET date_expires = now() - interval '10 minutes' WHERE machine_id IS NOT NULL")
-        told = at_once([machine.due for machine in rest])
-        assert sum(1 for sources in told if sources) == min(slots, len(rest))
+        answers = at_once([machine.due for machine in rest])
+        assert sum(1 for sources in answers if sources) == min(slots, len(rest))
         assert site.held() == min(slots, len(rest))
 
 

@@ -134,8 +134,8 @@ def test_a_user_without_root_sees_the_command_to_run(host: Host, installed: str)
     (host.directory / "installed").write_text(installed)
     done = host.run(REQUIRE, "demo")
     assert done.exit_code == 69
-    told = "missing Debian packages; as root, run: apt-get install --no-install-recommends rsync"
-    assert done.last_lines == (told,)
+    expected = "missing Debian packages; as root, run: apt-get install --no-install-recommends rsync"
+    assert done.last_lines == (expected,)
     assert host.asked_of_apt == []
 
 
@@ -148,8 +148,8 @@ def test_a_distribution_without_the_old_rsync_is_named(host: Host) -> None:
     assert done.exit_code == 0
     assert done.stdout == b""
     assert host.asked_of_apt == ["update -qq"]
-    [told] = done.last_lines
-    assert re.fullmatch(r"rsync 3\.2\.7 is not tried: .+ does not offer it", told)
+    [expected] = done.last_lines
+    assert re.fullmatch(r"rsync 3\.2\.7 is not tried: .+ does not offer it", expected)
 
 
 def test_a_download_that_fails_is_a_failure_and_leaves_nothing(host: Host) -> None:

@@ -97,8 +97,8 @@ def test_at_the_end_of_a_window_the_transfer_goes_on_with_the_next_limit_from_wh
     assert ("--partial" in first) == (mode == "link-dest")
     tree = machine.place.working_tree if mode == "none" else machine.place.snapshot(limited.snapshots()[-1])
     assert machine.differences(tree) == []
-    told = [record.getMessage() for record in caplog.records if "bandwidth" in record.getMessage()]
-    assert told == ["bandwidth: at most 1024 KiB/s until 18:00", "bandwidth: no limit until 08:00"]
+    messages = [record.getMessage() for record in caplog.records if "bandwidth" in record.getMessage()]
+    assert messages == ["bandwidth: at most 1024 KiB/s until 18:00", "bandwidth: no limit until 08:00"]
     if mode == "none":
         return
     # What had come over the first time was not sent again.

@@ -96,12 +96,12 @@ def test_rsync_and_we_write_the_checksum_of_a_file_alike(tmp_path: Path) -> None
     for size in (0, 1, 5, 1000, 300_000):
         (source / str(size)).write_bytes(os.urandom(size))
     argv = ["rsync", "-a", "--checksum-choice=xxh128", "--out-format=%C %n", f"{source}/", f"{tmp_path}/target/"]
-    told = {}
+    listed = {}
     for line in command.run(argv, timeout_seconds=60).stdout.decode().splitlines():
         checksum, name = line.split(" ", 1)
-        told[name] = checksum.strip()
+        listed[name] = checksum.strip()
     for file in source.iterdir():
-        assert bytes.fromhex(told[file.name]) == xxhash.xxh128(file.read_bytes()).digest()
+        assert bytes.fromhex(listed[file.name]) == xxhash.xxh128(file.read_bytes()).digest()
 
 
 @pytest.fixture

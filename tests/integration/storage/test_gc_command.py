@@ -35,7 +35,7 @@ def gc(machine: BackedUpMachine, *options: str) -> str:
     return completed.stdout.decode()
 
 
-def leave_garbage(machine: BackedUpMachine, trees: int, *, files: int = 3) -> None:
+def leave_deletions(machine: BackedUpMachine, trees: int, *, files: int = 3) -> None:
     for number in range(trees):
         directory = machine.place.snapshots_dir / f".deleting-{number}" / "inner"
         directory.mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_files_half_written_by_a_killed_run_go_an_hour_later(machine: BackedUpMa
 
 def test_trees_that_left_history_are_removed_and_history_is_not(machine: BackedUpMachine) -> None:
     kept = machine.days(3)
-    leave_garbage(machine, 2)
+    leave_deletions(machine, 2)
     assert gc(machine) == "2 trees removed\n"
     assert deletion.marked(machine.place) == []
     assert machine.snapshots() == kept
@@ -82,7 +82,7 @@ def test_a_backup_does_not_wait_for_the_removal_of_expired_snapshots(
     monkeypatch.setattr(backup_run, "COLLECT_SECONDS", 0)
     machine.days(2)
     gone = machine.snapshots()[:2]
-    leave_garbage(machine, 5)
+    leave_deletions(machine, 5)
     # A source that changed before is expected to have changed again: what is copied for that is no garbage then.
     (machine.source_dir / "diary").write_text("another day")
     kept = machine.back_up(retention="last 1 snapshots").snapshot
@@ -94,7 +94,7 @@ def test_a_backup_does_not_wait_for_the_removal_of_expired_snapshots(
 
 def test_a_backup_that_must_wait_for_room_makes_room_where_it_can(machine: BackedUpMachine) -> None:
     machine.days(1)
-    leave_garbage(machine, 1)
+    leave_deletions(machine, 1)
     machine.storage = with_values(machine.storage, low_water_free_pct=100.0)
     assert "low-water mark" in machine.back_up().summary
     assert deletion.marked(machine.place) == []
@@ -102,7 +102,7 @@ def test_a_backup_that_must_wait_for_room_makes_room_where_it_can(machine: Backe
 
 def test_the_removal_goes_on_while_the_source_is_backed_up(machine: BackedUpMachine) -> None:
     machine.days(1)
-    leave_garbage(machine, 1)
+    leave_deletions(machine, 1)
     with lock.exclusive(machine.machine_dir, ".etc"):
         assert gc(machine, "--background") == "1 tree removed\n"
 
@@ -121,7 +121,7 @@ def test_the_trash_of_a_source_that_is_no_longer_backed_up_is_emptied_in_its_tim
 
 def test_only_one_run_removes_at_a_time(machine: BackedUpMachine) -> None:
     machine.days(1)
-    leave_garbage(machine, 1)
+    leave_deletions(machine, 1)
     with lock.exclusive(machine.storage.state.lock_dir, "gc"):
         assert gc(machine, "--background") == ""
     with lock.exclusive_directory(machine.place.snapshots_dir):
@@ -131,7 +131,7 @@ def test_only_one_run_removes_at_a_time(machine: BackedUpMachine) -> None:
 
 def test_a_removal_stops_when_it_is_told_to_and_goes_on_later(machine: BackedUpMachine) -> None:
     machine.days(1)
-    leave_garbage(machine, 2, files=250)
+    leave_deletions(machine, 2, files=250)
     [first, _] = deletion.marked(machine.place)
     answers = iter([True, False])
     assert deletion.collect(machine.place, lambda: next(answers, False)) == 0

@@ -55,9 +55,9 @@ KINDS = ("snapshots", "ls", "versions", "find", "diff")
 class Asker:
     """Somebody who asks through a view."""
 
-    def __init__(self, machine: BackedUpMachine, permitted: AccessGrant) -> None:
+    def __init__(self, machine: BackedUpMachine, granted: AccessGrant) -> None:
         self.machine = machine
-        self.view = HistoryView(machine.storage, permitted, clock=machine.clock)
+        self.view = HistoryView(machine.storage, granted, clock=machine.clock)
 
     def browse(self, **words: Any) -> list[Any]:
         collected = CollectedAnswers()
@@ -106,7 +106,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
         yield machine
 
 
-def permitted(name: str | None, *paths: bytes, choice: SnapshotChoice | None = None) -> AccessGrant:
+def granted(name: str | None, *paths: bytes, choice: SnapshotChoice | None = None) -> AccessGrant:
     wanted = AccessRequest(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
     chosen = choice or (None if name is None else SnapshotChoice(name))
     return AccessGrant(OWN, "etc", wanted, frozenset(paths), chosen, name)
@@ -152,7 +152,7 @@ def every_question(asker: Asker, machine: BackedUpMachine) -> Iterator[str]:
 
 def test_one_snapshot_is_all_there_is(machine: BackedUpMachine) -> None:
     before, approved, after = machine.snapshots()
-    asker = Asker(machine, permitted(approved))
+    asker = Asker(machine, granted(approved))
     secrets = [before, after, before[4:], after[4:], OLDER, NEWER, "size_bytes=8,", "70011", "2026-02-01", "2026-02-03"]
     for text in every_question(asker, machine):
         for secret in secrets:
@@ -171,7 +171,7 @@ def test_one_snapshot_is_all_there_is(machine: BackedUpMachine) -> None:
 
 def test_paths_are_all_there_is(machine: BackedUpMachine) -> None:
     _before, approved, _after = machine.snapshots()
-    asker = Asker(machine, permitted(approved, b"ssh/key", b"ssh/gone", b"ssh/sshd_confi", b"diary"))
+    asker = Asker(machine, granted(approved, b"ssh/key", b"ssh/gone", b"ssh/sshd_confi", b"diary"))
     directory = (machine.place.tree(approved) / "ssh").stat().st_mtime_ns
     for text in every_question(asker, machine):
         for secret in ("shadow", "sshd_config", "linked-beside", OLDER, NEWER, str(directory), "files=5"):
@@ -193,7 +193,7 @@ def test_paths_are_all_there_is(machine: BackedUpMachine) -> None:
 
 def test_paths_that_were_not_approved_and_missing_ones_are_answered_alike(machine: BackedUpMachine) -> None:
     _before, approved, after = machine.snapshots()
-    asker = Asker(machine, permitted(approved, b"ssh/key"))
+    asker = Asker(machine, granted(approved, b"ssh/key"))
     ours = SnapshotChoice(approved)
     for there, missing in (("shadow", "shadox"), ("ssh/sshd_config", "ssh/sshd_confix"), ("ssh", "sss")):
         for known, unknown in (
@@ -211,7 +211,7 @@ def test_paths_that_were_not_approved_and_missing_ones_are_answered_alike(machin
 
 def test_two_snapshots_with_paths_differ_in_these_alone(machine: BackedUpMachine) -> None:
     before, _approved, after = machine.snapshots()
-    asker = Asker(machine, replace(permitted(None, b"ssh"), snapshot=None))
+    asker = Asker(machine, replace(granted(None, b"ssh"), snapshot=None))
     rows = asker.browse(listing="diff", snapshot=SnapshotChoice(before), other=SnapshotChoice(after))
     assert [row.path for row in rows[:-1]] == ["ssh/sshd_config"]
 
@@ -232,10 +232,10 @@ class Coordinator:
     def __init__(self, choice: SnapshotChoice | None) -> None:
         self.choice = choice
         self.resolved: str | None = None
-        self.told: list[str | None] = []
+        self.reported: list[str | None] = []
         self.is_unknown = False
 
-    def permitted(self, machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> AccessGrant:
+    def granted(self, machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> AccessGrant:
         monkeypatch.setattr(access_grants, "Coordinator", lambda _configuration: self)
         wanted = AccessRequest(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
         return access_grants.require(machine.storage, wanted)
@@ -245,7 +245,7 @@ class Coordinator:
 
     def call(self, _name: str, message: Any, _kind: Any) -> StorageAccessAnswer:
         asked = message(msgspec.UNSET)
-        self.told.append(asked.resolved)
+        self.reported.append(asked.resolved)
         self.resolved = self.resolved or asked.resolved
         return StorageAccessAnswer(allowed=True, snapshot=self.choice, resolved=self.resolved)
 
@@ -260,25 +260,25 @@ def test_a_choice_is_settled_once(
     coordinator = Coordinator(choice)
     newest = machine.snapshots()[-1]
     for _ in range(2):
-        asker = Asker(machine, coordinator.permitted(machine, monkeypatch))
+        asker = Asker(machine, coordinator.granted(machine, monkeypatch))
         for asked in (choice or LATEST, SnapshotChoice(newest)):
             assert asker.browse(listing="ls", snapshot=asked)[-1] == BrowseEnd(snapshot=newest)
         # One more of the same day, and others.
         machine.back_up()
         machine.days(2)
-    assert coordinator.told == [None, newest, None]
+    assert coordinator.reported == [None, newest, None]
     machine.place.snapshot(newest).rename(machine.place.snapshots_dir / "gone")
     with pytest.raises(NotInHistory, match="is not on this storage") as refused:
-        Asker(machine, coordinator.permitted(machine, monkeypatch))
+        Asker(machine, coordinator.granted(machine, monkeypatch))
     assert not any(name in f"{refused.value.message}{refused.value.hint}" for name in machine.snapshots())
 
 
 def test_the_first_view_settles_the_snapshot(machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     coordinator = Coordinator(LATEST)
-    permission = coordinator.permitted(machine, monkeypatch)
+    grant = coordinator.granted(machine, monkeypatch)
     _before, approved, _after = machine.snapshots()
     coordinator.resolved = approved
-    assert Asker(machine, permission).browse(listing="ls")[-1] == BrowseEnd(snapshot=approved)
+    assert Asker(machine, grant).browse(listing="ls")[-1] == BrowseEnd(snapshot=approved)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_a_choice_that_means_nothing_is_refused_without_a_name(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, choice: SnapshotChoice
 ) -> None:
     with pytest.raises(NotInHistory) as refused:
-        Asker(machine, Coordinator(choice).permitted(machine, monkeypatch))
+        Asker(machine, Coordinator(choice).granted(machine, monkeypatch))
     assert "2026" not in f"{refused.value.message}{refused.value.details}{refused.value.hint}"
 
 
@@ -296,7 +296,7 @@ def test_a_source_without_history_has_its_tree(machine: BackedUpMachine, monkeyp
     machine.place.snapshots_dir.rename(machine.machine_dir / "elsewhere")
     machine.place.working_tree.mkdir()
     (machine.place.working_tree / "file").write_text("x")
-    asker = Asker(machine, Coordinator(LATEST).permitted(machine, monkeypatch))
+    asker = Asker(machine, Coordinator(LATEST).granted(machine, monkeypatch))
     plan, manifest, _end = asker.list_only()
     assert (plan.snapshot, [entry.path for entry in manifest.entries]) == (CURRENT, ["file"])
 
@@ -306,7 +306,7 @@ def test_a_catalog_that_cannot_be_used_names_nothing(
 ) -> None:
     _before, approved, after = machine.snapshots()
     own = Asker(machine, AccessGrant(OWN, "etc", AccessRequest(OWN, "browse", "etc")))
-    asker = Asker(machine, permitted(approved))
+    asker = Asker(machine, granted(approved))
 
     def unusable(*_arguments: object, **_options: object) -> None:
         raise CatalogUnusable(f"cannot read {after}")
@@ -318,7 +318,7 @@ def test_a_catalog_that_cannot_be_used_names_nothing(
 
 
 def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
-    asker = Asker(machine, permitted(machine.snapshots()[1]))
+    asker = Asker(machine, granted(machine.snapshots()[1]))
     choice = SnapshotChoice(machine.snapshots()[1])
     with (
         restore_plan.prepared(
@@ -356,7 +356,7 @@ def test_nobody_reaches_history_beside_the_view() -> None:
 
 def test_the_catalog_itself_has_no_other_names(machine: BackedUpMachine) -> None:
     _before, approved, _after = machine.snapshots()
-    asker = Asker(machine, permitted(approved, b"ssh"))
+    asker = Asker(machine, granted(approved, b"ssh"))
     with asker.view.catalog() as opened:
         assert [each.name for each in opened.snapshots()] == [approved]
         paths = {entry.path for entry in opened.oldest_checked(100)}
@@ -371,7 +371,7 @@ def test_a_coordinator_of_the_existing_system_grants_one_s_own_alone(
             raise ApiNotFound("no such call")
 
     with pytest.raises(NotInHistory):
-        Existing(None).permitted(machine, monkeypatch)
+        Existing(None).granted(machine, monkeypatch)
     assert names.machine_uuid(OWN) == OWN
     own = access_grants.require(machine.storage, AccessRequest(OWN, "browse", "etc"))
     assert own.snapshot is None
@@ -396,6 +396,6 @@ def test_a_moment_is_settled_by_the_clock_of_its_first_use(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coordinator = Coordinator(SnapshotChoice(at="1 day ago"))
-    first = Asker(machine, coordinator.permitted(machine, monkeypatch)).view.scope.snapshot
+    first = Asker(machine, coordinator.granted(machine, monkeypatch)).view.scope.snapshot
     machine.clock.moment += timedelta(days=30)
-    assert Asker(machine, coordinator.permitted(machine, monkeypatch)).view.scope.snapshot == first
+    assert Asker(machine, coordinator.granted(machine, monkeypatch)).view.scope.snapshot == first

@@ -33,13 +33,13 @@ def test_a_changed_a_lost_and_a_half_removed_snapshot_are_found(played: Stage) -
     oldest, newest = played.snapshots()[0], played.snapshots()[-1]
     path = next(each for each in played.place.tree(oldest).rglob("f*") if each.is_file() and each.stat().st_size)
     flip_bit(path, 0, 1)
-    played.look()
+    played.check()
     assert played.findings
     assert all("has changed" in each.text for each in played.findings)
     played.findings.clear()
     shutil.rmtree(played.place.snapshot(newest))
     (played.place.snapshots_dir / ".staging-of-old").mkdir()
-    played.look()
+    played.check()
     played.go_on()
     texts = " ".join(each.text for each in played.findings)
     assert f"snapshot {newest} is gone" in texts

@@ -116,9 +116,9 @@ def test_a_comparison_with_the_machine_asks_for_each_of_them(machine: BackedUpMa
     assert set(compared.altered) == set(altered)
     # As verify --against-source has it done after the next backup.
     source_comparison.request(machine.storage.state, machine.place)
-    [sign] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
-    assert f"{len(altered)} of {len(NAMES)} files differ" in sign
-    assert "\n" not in sign
+    [finding] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
+    assert f"{len(altered)} of {len(NAMES)} files differ" in finding
+    assert "\n" not in finding
 
 
 def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -> set[bytes]:

@@ -146,7 +146,7 @@ def test_killed_at_any_step_each_name_has_the_damaged_file_or_the_good_one(place
 
 
 def test_a_link_in_the_place_of_the_snapshots_leads_nowhere(place: SourceDirectory, tmp_path: Path) -> None:
-    """A receiver that was taken over makes one into another machine's directory, with all the same names (M9)."""
+    """A compromised receiver makes one into another machine's directory, with all the same names (M9)."""
     flip(place.snapshot("a") / "d" / "f")
     victim = tmp_path / "victim"
     place.snapshots_dir.rename(victim)

@@ -23,7 +23,7 @@ from turku.storage.restore.history_view import HistoryView
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 LATEST = SnapshotChoice()
-SIGN = "98 % of the files were rewritten"
+FINDING = "98 % of the files were rewritten"
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def view(machine: BackedUpMachine, *paths: bytes) -> HistoryView:
-    permitted = AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc", None, None), frozenset(paths), None, None)
-    return HistoryView(machine.storage, permitted, clock=machine.clock)
+    grant = AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc", None, None), frozenset(paths), None, None)
+    return HistoryView(machine.storage, grant, clock=machine.clock)
 
 
 def plan(machine: BackedUpMachine, choice: SnapshotChoice = LATEST, *paths: str) -> RestorePlan:
@@ -50,10 +50,10 @@ def test_of_an_ordinary_snapshot_nothing_is_said(machine: BackedUpMachine) -> No
 
 def test_a_quarantined_snapshot_is_never_the_latest_without_a_remark(machine: BackedUpMachine) -> None:
     first, second = machine.snapshots()
-    snapshot_notes.change(machine.place, second, findings=(SIGN,))
+    snapshot_notes.change(machine.place, second, findings=(FINDING,))
     [remark] = plan(machine).remarks
     assert remark == (
-        f"{second} is quarantined, and nobody has reviewed it: {SIGN}; the last good one before it is {first}"
+        f"{second} is quarantined, and nobody has reviewed it: {FINDING}; the last good one before it is {first}"
     )
     assert plan(machine, SnapshotChoice(first)).remarks == []
     snapshot_notes.change(machine.place, second, review=Review.REJECTED)
@@ -75,20 +75,20 @@ def test_snapshots_of_a_wrong_clock_are_remarked(machine: BackedUpMachine) -> No
     (machine.source_dir / "diary").write_text("of a wrong clock")
     ahead = machine.back_up().snapshot
     machine.clock.moment = now + timedelta(hours=1)
-    told = plan(machine)
-    assert told.snapshot != ahead
-    [remark] = told.remarks
+    planned = plan(machine)
+    assert planned.snapshot != ahead
+    [remark] = planned.remarks
     assert str(ahead) in remark
     assert "the date of" in plan(machine, SnapshotChoice(ahead)).remarks[0]
 
 
 def test_browsing_the_latest_shows_the_remark_too(machine: BackedUpMachine) -> None:
-    snapshot_notes.change(machine.place, machine.snapshots()[-1], findings=(SIGN,))
+    snapshot_notes.change(machine.place, machine.snapshots()[-1], findings=(FINDING,))
     collected = CollectedAnswers()
     browse.show(view(machine), BrowseRequest(listing="ls", sources=["etc"]), collected.answers)
     end = collected.read()[-1]
     assert isinstance(end, BrowseEnd)
-    assert SIGN in end.remarks[0]
+    assert FINDING in end.remarks[0]
 
 
 def test_findings_are_not_shown_to_a_machine_that_may_see_some_paths_alone(machine: BackedUpMachine) -> None:

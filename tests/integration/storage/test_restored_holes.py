@@ -74,8 +74,8 @@ def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[Resto
     end = answers[-1]
     assert isinstance(end, RestoreEnd)
     assert end.rsync_exit_code == 0
-    told = [path_bytes(path) for each in answers if isinstance(each, WithHoles) for path in each.paths]
-    return plan, end, told if prepared.with_holes is not None else None
+    named = [path_bytes(path) for each in answers if isinstance(each, WithHoles) for path in each.paths]
+    return plan, end, named if prepared.with_holes is not None else None
 
 
 def has_holes(path: Path) -> bool:
@@ -91,34 +91,34 @@ def assert_restored(machine: BackedUpMachine, target: Path, *, have_holes: bool)
 def test_the_agent_gets_their_names_and_the_room_that_they_take_until_then(
     machine: BackedUpMachine, tmp_path: Path
 ) -> None:
-    plan, _end, told = restored(machine, tmp_path / "target")
-    assert told == list(map(os.fsencode, WITH_HOLES))
+    plan, _end, named = restored(machine, tmp_path / "target")
+    assert named == list(map(os.fsencode, WITH_HOLES))
     assert_restored(machine, tmp_path / "target", have_holes=False)
     assert not has_holes(tmp_path / "target" / "zeros")
-    former, _end, _told = restored(machine, tmp_path / "other", digs_holes=False)
+    former, _end, _named = restored(machine, tmp_path / "other", digs_holes=False)
     assert plan.copy_bytes is not None
     assert former.copy_bytes is not None
     assert plan.copy_bytes >= former.copy_bytes + 200 * KIBIBYTE - 4 * KIBIBYTE
 
 
 def test_an_agent_that_makes_none_gets_files_with_holes(machine: BackedUpMachine, tmp_path: Path) -> None:
-    _plan, _end, told = restored(machine, tmp_path / "target", digs_holes=False)
-    assert told is None
+    _plan, _end, named = restored(machine, tmp_path / "target", digs_holes=False)
+    assert named is None
     assert_restored(machine, tmp_path / "target", have_holes=True)
 
 
 def test_of_paths_the_files_below_them_are_named(machine: BackedUpMachine, tmp_path: Path) -> None:
     (machine.source_dir / "images" / "dense").write_bytes(os.urandom(4096 * KIBIBYTE))
     assert machine.back_up().success
-    _plan, _end, told = restored(machine, tmp_path / "target", paths=["images"])
-    assert told == [b"images/disk", b"images/same"]
-    _plan, _end, told = restored(machine, tmp_path / "target", paths=["zeros"])
-    assert told == []
+    _plan, _end, named = restored(machine, tmp_path / "target", paths=["images"])
+    assert named == [b"images/disk", b"images/same"]
+    _plan, _end, named = restored(machine, tmp_path / "target", paths=["zeros"])
+    assert named == []
 
 
 def test_files_that_are_mostly_holes_come_with_them(machine: BackedUpMachine, tmp_path: Path) -> None:
-    _plan, _end, told = restored(machine, tmp_path / "target", paths=["images/disk"])
-    assert told is None
+    _plan, _end, named = restored(machine, tmp_path / "target", paths=["images/disk"])
+    assert named is None
     assert has_holes(tmp_path / "target" / "images" / "disk")
 
 
@@ -126,8 +126,8 @@ def test_more_of_them_than_are_read_come_with_their_holes(
     machine: BackedUpMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded_entries, "WITH_HOLES_LIMIT", 2)
-    _plan, _end, told = restored(machine, tmp_path / "target")
-    assert told is None
+    _plan, _end, named = restored(machine, tmp_path / "target")
+    assert named is None
     assert_restored(machine, tmp_path / "target", have_holes=True)
 
 
@@ -136,13 +136,13 @@ def test_the_files_are_read_where_the_catalog_does_not_know(machine: BackedUpMac
         connection.execute("ALTER TABLE versions DROP COLUMN has_holes")
         connection.execute("PRAGMA user_version = 3")
         connection.commit()
-    _plan, _end, told = restored(machine, tmp_path / "target")
-    assert told == list(map(os.fsencode, WITH_HOLES))
+    _plan, _end, named = restored(machine, tmp_path / "target")
+    assert named == list(map(os.fsencode, WITH_HOLES))
     assert not list(machine.place.machine_dir.parent.rglob("*.broken"))
 
 
 def test_a_lost_file_is_not_among_them(machine: BackedUpMachine, tmp_path: Path) -> None:
     (machine.newest_tree() / "small").unlink()
-    _plan, end, told = restored(machine, tmp_path / "target")
+    _plan, end, named = restored(machine, tmp_path / "target")
     assert ([path_bytes(path) for path in end.lost], end.lost_count) == ([b"small"], 1)
-    assert told == [b"images/disk", b"images/same"]
+    assert named == [b"images/disk", b"images/same"]

@@ -101,9 +101,9 @@ def test_the_storage_has_a_new_secret_and_the_old_one_is_worth_nothing(site: Sit
     assert not site.pending.exists()
     assert stat.S_IMODE(site.kept.stat().st_mode) == 0o600
     site.storage.update_config()
-    told = "\n".join([*said.last_lines, said.stdout.decode(), site.storage.log])
-    assert old not in told
-    assert site.secret not in told
+    printed = "\n".join([*said.last_lines, said.stdout.decode(), site.storage.log])
+    assert old not in printed
+    assert site.secret not in printed
 
 
 @pytest.mark.parametrize("next_run", ["rotate-secret", "update-config"])

@@ -77,9 +77,9 @@ def test_it_is_made_after_a_backup_when_asked_for_and_quarantines_it(machine: Ba
     assert snapshot is not None
     assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot) == ()
     source_comparison.request(machine.storage.state, machine.place)
-    [sign] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
-    assert "1 of 21 files differ" in sign
-    assert snapshot_notes.read(machine.place, snapshot).findings == (sign,)
+    [finding] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
+    assert "1 of 21 files differ" in finding
+    assert snapshot_notes.read(machine.place, snapshot).findings == (finding,)
     assert history.awaiting_review(machine.place, machine.storage.state.timezone)
     assert source_comparison.percent(machine.storage, machine.place) == 0, "asked for once, it is made once"
     always = with_values(machine.storage, compare_with_source_percent=5.0)
@@ -110,7 +110,7 @@ def test_a_difference_found_by_comparison_is_transferred_by_the_next_backup(
     if mode != "none":
         assert outcome.strategy == "incremental"
         assert (before / "file\n7").read_bytes() != wanted, "an earlier snapshot stays what it is"
-        assert machine.back_up().strategy == "unchanged", "it is brought once"
+        assert machine.back_up().strategy == "unchanged", "it is transferred once"
 
 
 def test_a_backup_that_fails_leaves_it_to_the_next_one(machine: BackedUpMachine) -> None:
@@ -176,7 +176,7 @@ def test_a_difference_found_at_one_name_is_transferred_for_all_names(
     monkeypatch.setattr(
         source_comparison,
         "_sample",
-        lambda *told: [each for each in drawn(*told) if each.path == os.fsencode(path.name)],
+        lambda *arguments: [each for each in drawn(*arguments) if each.path == os.fsencode(path.name)],
     )
     source_comparison.request(machine.storage.state, machine.place)
     assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)

@@ -196,7 +196,7 @@ def test_a_restore_that_can_no_longer_be_reported_is_sent(
 
 
 @pytest.fixture(autouse=True)
-def told_faults(caplog: pytest.LogCaptureFixture) -> None:
+def reported_faults(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 

@@ -69,8 +69,8 @@ def test_a_host_key_that_is_to_come_is_sent_beside_the_one_in_use(
     glob = str(in_use.with_name("ssh_host_*_key.pub"))
     storage.write_configuration(ssh_ping_host_keys=None, ssh_ping_host_keys_glob=glob)
     storage.update_config()
-    told = json.loads(stored(coordinator, storage.name)["ssh_ping_host_keys"])
-    assert told == [storage.sshd.host_keys[0], to_come]
+    sent = json.loads(stored(coordinator, storage.name)["ssh_ping_host_keys"])
+    assert sent == [storage.sshd.host_keys[0], to_come]
     in_use.unlink()
     storage.update_config()
     assert json.loads(stored(coordinator, storage.name)["ssh_ping_host_keys"]) == [to_come]

@@ -1,4 +1,4 @@
-"""Whatever a source does: what it always does is no sign, more of an attack is never less suspicious."""
+"""Findings for whatever a source does: its habits are none, and more of an attack never has fewer."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_shares_are_shares(found: RunStats) -> None:
 
 @given(figures())
 def test_a_habit_of_a_source_is_no_finding_but_that_it_is_empty_or_shrank(found: RunStats) -> None:
-    signs = anomaly.findings(found, [found])
-    assert not signs or found.files == 0 or all("of the size is gone" in sign for sign in signs)
+    findings_of = anomaly.findings(found, [found])
+    assert not findings_of or found.files == 0 or all("of the size is gone" in finding for finding in findings_of)
 
 
 @given(figures())

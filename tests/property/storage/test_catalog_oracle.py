@@ -39,7 +39,7 @@ def make(history: RandomHistory, chance: random.Random) -> None:
     """One backup, and its entry in the catalog as it may come about."""
     base = history.newest
     if base is not None and len(history.states) > 1 and chance.random() < 0.1:
-        # The newest was judged bad.
+        # The newest was rejected.
         base = history.names[-2]
     name, _moment = history.new_name()
     if base is not None and chance.random() < 0.15:
@@ -77,7 +77,7 @@ def happen(history: RandomHistory, chance: random.Random) -> None:
     """Do as retention and operators do between two backups."""
     while len(history.states) > 1 and chance.random() < 0.3:
         gone = chance.choice(history.names)
-        history.prune(gone)
+        history.delete(gone)
         if chance.random() < 0.5:
             catalog.forget(history.place, zone=UTC)
     if history.comes_back:
@@ -86,7 +86,7 @@ def happen(history: RandomHistory, chance: random.Random) -> None:
     if len(history.states) > 1 and chance.random() < 0.2:
         history.trash(chance.choice(history.names))
     if history.trashed and chance.random() < 0.3:
-        history.bring_back(chance.choice(sorted(history.trashed)))
+        history.restore(chance.choice(sorted(history.trashed)))
 
 
 def ask(history: RandomHistory, chance: random.Random) -> None:
@@ -103,16 +103,16 @@ def ask(history: RandomHistory, chance: random.Random) -> None:
 
 def ask_for_entries(opened: Catalog, history: RandomHistory, name: str) -> None:
     expected = history.states[name]
-    assert told(history, opened.files(name)) == in_order(expected)
+    assert rows_of(history, opened.files(name)) == in_order(expected)
     for directory in [b"", *(path for path, content in expected.items() if content[0] == "directory")]:
         below = {path: content for path, content in expected.items() if parent(path) == directory}
-        assert told(history, opened.list(name, directory)) == in_order(below)
+        assert rows_of(history, opened.list(name, directory)) == in_order(below)
         within = {
             path: content
             for path, content in expected.items()
             if not directory or path == directory or path.startswith(directory + b"/")
         }
-        assert told(history, opened.files(name, directory)) == in_order(within)
+        assert rows_of(history, opened.files(name, directory)) == in_order(within)
     for entry in opened.files(name):
         run = next(run for run in runs(history, entry.path) if run[0] <= name <= run[1])
         assert (entry.first, entry.last) == run[:2]
@@ -129,9 +129,9 @@ def ask_to_find(opened: Catalog, history: RandomHistory, chance: random.Random) 
     name = chance.choice(history.names)
     for pattern in (chance.choice(NAMES).replace(b"*", b"[*]"), b"*a*", b"*/a", b"[!a]*", b"0"):
         newest = {path: list(runs(history, path))[-1][2] for path in all_paths(history) if matches(pattern, path)}
-        assert told(history, opened.find(pattern)) == in_order(newest)
+        assert rows_of(history, opened.find(pattern)) == in_order(newest)
         there = {path: each for path, each in history.states[name].items() if matches(pattern, path)}
-        assert told(history, opened.find(pattern, snapshot=name)) == in_order(there)
+        assert rows_of(history, opened.find(pattern, snapshot=name)) == in_order(there)
 
 
 def ask_for_differences(opened: Catalog, history: RandomHistory, before: str, after: str) -> None:
@@ -158,7 +158,7 @@ def content(history: RandomHistory, entry: CatalogEntry) -> Content:
     return entry.content  # type: ignore[return-value]
 
 
-def told(history: RandomHistory, entries: Iterable[CatalogEntry]) -> list[tuple[bytes, Content]]:
+def rows_of(history: RandomHistory, entries: Iterable[CatalogEntry]) -> list[tuple[bytes, Content]]:
     return [(entry.path, content(history, entry)) for entry in entries]
 
 

@@ -157,7 +157,7 @@ def test_all_faults_are_reported_at_once_each_with_file_and_key(write: Write) ->
     (directory / "config.d/broken.json").write_text("{")
     with pytest.raises(ConfigurationError) as error:
         load(directory)
-    told = faults(error)
+    reported = faults(error)
     assert error.value.exit_code == 78
     config, sources = directory / "config.d/config.json", directory / "sources.d/sources.json"
     for place in (
@@ -167,8 +167,8 @@ def test_all_faults_are_reported_at_once_each_with_file_and_key(write: Write) ->
         *(f"{config}: {key}: " for key in ("machine_uuid", "environment_name", "session_timeout_seconds")),
         *(f"{sources}: {name}: " for name in ("etc", "../x", "n", "r")),
     ):
-        assert [line for line in told if line.startswith(place)], place
-    assert len(told) == 15
+        assert [line for line in reported if line.startswith(place)], place
+    assert len(reported) == 15
 
 
 def test_an_empty_directory_misses_the_address(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def received() -> list[tuple[bytes, bytes, int]]:
 
 @pytest.fixture
 def daemon(tmp_path: Path, received: list[Any], write: Callable[[], Path]) -> ReceivingDaemon:
-    return ReceivingDaemon(configuration.load(write()), tmp_path, 18730, lambda *told: received.append(told))
+    return ReceivingDaemon(configuration.load(write()), tmp_path, 18730, lambda *report: received.append(report))
 
 
 def record(daemon: ReceivingDaemon, name: bytes, size: int = 1) -> bytes:

@@ -94,13 +94,13 @@ def test_a_directory_outside_is_not(load: MakeAgent, tmp_path: Path, asked: str)
 
 
 def test_orders_are_taken_as_they_are(load: MakeAgent) -> None:
-    told = {**ORDER, "paths": ["ssh", {"b64": "/w=="}], "new_key": 1}
-    [order] = decode_orders(msgspec.Raw(json.dumps([told]).encode()))
+    given = {**ORDER, "paths": ["ssh", {"b64": "/w=="}], "new_key": 1}
+    [order] = decode_orders(msgspec.Raw(json.dumps([given]).encode()))
     assert (order.source, order.snapshot.name, order.of_machine) == ("etc", None, None)
 
 
 @pytest.mark.parametrize(
-    "told",
+    "given",
     [
         None,
         3,
@@ -113,8 +113,8 @@ def test_orders_are_taken_as_they_are(load: MakeAgent) -> None:
         [{**ORDER, "directory": None}],
     ],
 )
-def test_orders_that_are_none_are_left(told: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert decode_orders(msgspec.Raw(json.dumps(told).encode())) == []
+def test_orders_that_are_none_are_left(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert decode_orders(msgspec.Raw(json.dumps(given).encode())) == []
     assert "malformed restore requests" in caplog.text
 
 

@@ -203,5 +203,5 @@ def test_fields_that_a_storage_of_the_existing_system_lacks_are_sent_only_with_a
     content = ssh_tunnel.request_bytes(
         "checkin", port=50000, sources={}, withheld={"data": "is not mounted"}, parallel_sources=3
     )
-    told = json.loads(content.splitlines()[0])
-    assert (told["withheld"], told["parallel_sources"]) == ({"data": "is not mounted"}, 3)
+    request = json.loads(content.splitlines()[0])
+    assert (request["withheld"], request["parallel_sources"]) == ({"data": "is not mounted"}, 3)

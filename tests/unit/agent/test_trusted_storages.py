@@ -73,16 +73,16 @@ def test_a_known_key_is_known_under_any_name_but_one_that_the_configuration_has(
     machine = agent()
     trusted(machine, address("one", OLD))
     assert trusted(machine, address("renamed", OLD)) == [(OLD,)]
-    told = with_values(machine, storage_host_keys={"renamed": (NEW,)})
-    assert trusted(told, address("renamed", OLD)) == [()]
-    assert trusted(told, address("one", OLD), address("one", NEW)) == [(OLD,), (NEW,)]
+    configured = with_values(machine, storage_host_keys={"renamed": (NEW,)})
+    assert trusted(configured, address("renamed", OLD)) == [()]
+    assert trusted(configured, address("one", OLD), address("one", NEW)) == [(OLD,), (NEW,)]
 
 
 def test_the_configured_keys_of_a_name_replace_the_learned_ones(agent: Make) -> None:
     machine = agent()
     trusted(machine, address("one", OLD))
-    told = with_values(machine, storage_host_keys={"one": (NEW,)})
-    assert trusted(told, address("one", OLD), address("two", OLD), address("one", NEW)) == [(), (), (NEW,)]
+    configured = with_values(machine, storage_host_keys={"one": (NEW,)})
+    assert trusted(configured, address("one", OLD), address("two", OLD), address("one", NEW)) == [(), (), (NEW,)]
 
 
 def test_with_a_configuration_nothing_is_learned(agent: Make, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_same_answer_again_writes_nothing(agent: Make, tmp_path: Path) -> No
 
 
 def test_the_listing_distinguishes_trusted_from_waiting(agent: Make) -> None:
-    machine = agent(storage_host_keys={"told": [OTHER]}, trust_new_storages="always")
+    machine = agent(storage_host_keys={"configured": [OTHER]}, trust_new_storages="always")
     trusted(machine, address("one", OLD))
     trusted(machine, address("one", NEW, host="evil.example.com"))
     lines = trusted_storages.listing(machine)

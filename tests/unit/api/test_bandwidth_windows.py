@@ -17,17 +17,17 @@ def order(cast: Cast, bwlimit: Any) -> Any:
 
 
 def test_a_storage_gets_the_windows_and_the_limit_of_the_moment(cast: Cast) -> None:
-    told = order(cast, "3M 0000-2359, 3M")
-    assert told["bandwidth_windows"] == "3M 0000-2359, 3M"
-    assert told["bwlimit"] == 3 * 1024
+    ordered = order(cast, "3M 0000-2359, 3M")
+    assert ordered["bandwidth_windows"] == "3M 0000-2359, 3M"
+    assert ordered["bwlimit"] == 3 * 1024
     assert Source.objects.get(name="etc").other_options == {"bwlimit": "3M 0000-2359, 3M"}
 
 
 @pytest.mark.parametrize(("bwlimit", "number"), [(512, 512), ("512", 512), ("20M", 20480), (None, None), (0, None)])
 def test_a_limit_that_is_always_the_same_is_a_number_as_it_was(cast: Cast, bwlimit: Any, number: int | None) -> None:
-    told = order(cast, bwlimit)
-    assert told["bwlimit"] == number
-    assert "bandwidth_windows" not in told
+    ordered = order(cast, bwlimit)
+    assert ordered["bwlimit"] == number
+    assert "bandwidth_windows" not in ordered
     assert Source.objects.get(name="etc").other_options == {}
 
 

@@ -10,13 +10,13 @@ from tests.support.v1_client import Refused
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "sent"),
     [({}, None), ({"compare_contents": None}, None), ({"compare_contents": False}, None),
      ({"compare_contents": True}, True)],
 )  # fmt: skip
-def test_it_is_sent_where_it_is_set(cast: Cast, options: dict[str, Any], told: bool | None) -> None:
+def test_it_is_sent_where_it_is_set(cast: Cast, options: dict[str, Any], sent: bool | None) -> None:
     cast.alice.update_config({"etc": {"path": "/etc", **options}, "home": {"path": "/home"}})
-    assert cast.bob.due(cast.alice.uuid)["etc"].get("compare_contents") == told
+    assert cast.bob.due(cast.alice.uuid)["etc"].get("compare_contents") == sent
 
 
 @pytest.mark.parametrize("value", ["yes", 1, ["on"]])

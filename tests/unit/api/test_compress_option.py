@@ -10,13 +10,13 @@ from tests.support.v1_client import Refused
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "sent"),
     [({}, None), ({"compress": "auto"}, None), ({"compress": None}, None), ({"compress": "on"}, "on"),
      ({"compress": "off"}, "off"), ({"compress": False}, "off"), ({"compress": True}, "on")],
 )  # fmt: skip
-def test_it_is_sent_where_it_says_something(cast: Cast, options: dict[str, Any], told: str | None) -> None:
+def test_it_is_sent_where_it_says_something(cast: Cast, options: dict[str, Any], sent: str | None) -> None:
     cast.alice.update_config({"etc": {"path": "/etc", **options}, "home": {"path": "/home"}})
-    assert cast.bob.due(cast.alice.uuid)["etc"].get("compress") == told
+    assert cast.bob.due(cast.alice.uuid)["etc"].get("compress") == sent
 
 
 @pytest.mark.parametrize("value", ["sometimes", 5, ["on"]])

@@ -1,4 +1,4 @@
-"""The integrity reports of storages: damage marks its source until repaired or judged, drills make a source proven."""
+"""The integrity reports of storages: damage marks its source until repaired or acknowledged, drills make a source proven."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_damage_marks_its_source_until_it_is_repaired(cast: Cast) -> None:
     assert actions() == ["damage.found", "damage.repaired"]
 
 
-def test_it_is_reported_once_and_a_judgement_holds_until_there_is_news(cast: Cast) -> None:
+def test_it_is_reported_once_and_an_acknowledgement_holds_until_there_is_news(cast: Cast) -> None:
     report_damage(cast, DAMAGE)
     Damage.objects.update(date_acknowledged=SYSTEM_CLOCK.now(), acknowledged_by="olga")
     report_damage(cast, DAMAGE)

@@ -12,7 +12,7 @@ from turku.api.backups.models import Source, SourceChange
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "sent"),
     [
         ({"path": "/etc"}, None),
         ({"path": "/etc", "one_file_system": None}, None),
@@ -22,10 +22,10 @@ from turku.api.backups.models import Source, SourceChange
         ({"path": "/", "one_file_system": False}, None),
     ],
 )
-def test_a_storage_gets_it(cast: Cast, options: dict[str, Any], told: bool | None) -> None:
+def test_a_storage_gets_it(cast: Cast, options: dict[str, Any], sent: bool | None) -> None:
     cast.alice.update_config({"etc": options})
-    assert cast.bob.due(cast.alice.uuid)["etc"].get("one_file_system") is told
-    assert cast.alice.due()["etc"].get("one_file_system") is told
+    assert cast.bob.due(cast.alice.uuid)["etc"].get("one_file_system") is sent
+    assert cast.alice.due()["etc"].get("one_file_system") is sent
 
 
 def test_another_value_is_refused(cast: Cast) -> None:

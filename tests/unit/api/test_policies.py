@@ -26,9 +26,9 @@ KEEP_ALL = floor.KEEP_ALL.text
 
 def order(cast: Cast, name: str = "etc") -> dict[str, Any]:
     """Return the order to the storage, which the agent gets, too."""
-    told: dict[str, Any] = cast.bob.due(cast.alice.uuid)[name]
-    assert cast.alice.due()[name] == cast.alice.restorable()[name] == told
-    return told
+    ordered: dict[str, Any] = cast.bob.due(cast.alice.uuid)[name]
+    assert cast.alice.due()[name] == cast.alice.restorable()[name] == ordered
+    return ordered
 
 
 def declare(cast: Cast, **options: Any) -> None:
@@ -66,10 +66,10 @@ def test_a_policy_is_for_an_auth_or_a_machine(cast: Cast) -> None:
 
 def test_the_floor_is_united_with_the_machines_rules(cast: Cast) -> None:
     Policy.objects.create(retention_floor="last 14 days, earliest of 3 months", quota_bytes=10**12)
-    told = order(cast)
-    assert told["retention"] == "last 14 days, earliest of 3 months"
-    assert told["retention_floor"] == "last 14 days, earliest of 3 months"
-    assert told["quota_bytes"] == 10**12
+    ordered = order(cast)
+    assert ordered["retention"] == "last 14 days, earliest of 3 months"
+    assert ordered["retention_floor"] == "last 14 days, earliest of 3 months"
+    assert ordered["quota_bytes"] == 10**12
     declare(cast, retention="last 30 days")
     assert order(cast)["retention"] == "last 30 days, earliest of 3 months"
 
@@ -123,8 +123,8 @@ def test_further_changes_join_the_one_that_is_held_back(cast: Cast) -> None:
     declare(cast, retention=LONG)
     for number in range(20, 0, -1):
         declare(cast, retention=f"last {number} snapshots")
-    told = order(cast)["retention"].split(", ")
-    assert {"last 30 days", "earliest of 12 months", "last 20 snapshots"} == set(told)
+    ordered = order(cast)["retention"].split(", ")
+    assert {"last 30 days", "earliest of 12 months", "last 20 snapshots"} == set(ordered)
     assert SourceChange.objects.count() == 1
 
 

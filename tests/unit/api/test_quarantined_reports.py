@@ -18,7 +18,7 @@ FINDINGS = ["60% of the files were rewritten (600 of 1000)"]
 
 
 def report(cast: Cast, *findings: str, **changes: Any) -> None:
-    outcome = {"success": True, "snapshot": "etc_20260131-120000_0a1b", "summary": "SUSPICIOUS: ...", **changes}
+    outcome = {"success": True, "snapshot": "etc_20260131-120000_0a1b", "summary": "QUARANTINED: ...", **changes}
     cast.bob.report(cast.alice.uuid, {"etc": {**outcome, "findings": list(findings)}})
 
 

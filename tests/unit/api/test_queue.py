@@ -316,7 +316,7 @@ def test_a_heartbeat_of_a_session_that_lost_its_slot_says_so_and_takes_none(cast
 
 
 @pytest.mark.parametrize(
-    ("operator", "told", "first", "expected"),
+    ("operator", "reported", "first", "expected"),
     [
         (None, None, None, (24, 8)),
         (None, 8, None, (6, 2)),
@@ -328,10 +328,10 @@ def test_a_heartbeat_of_a_session_that_lost_its_slot_says_so_and_takes_none(cast
     ],
 )
 def test_the_smaller_number_counts_of_operator_and_storage(
-    cast: Cast, operator: int | None, told: int | None, first: int | None, expected: tuple[int, int]
+    cast: Cast, operator: int | None, reported: int | None, first: int | None, expected: tuple[int, int]
 ) -> None:
     settings = StorageSlots.objects.get()
-    settings.slots, settings.reported_slots, settings.first_slots = operator, told, first
+    settings.slots, settings.reported_slots, settings.first_slots = operator, reported, first
     settings.save()
     capacity.update_slots(settings)
     counts = tuple(Slot.objects.filter(lane=lane, retired=False).count() for lane in (Lane.REGULAR, Lane.FIRST))

@@ -216,8 +216,8 @@ class TestConsoleCalls:
         status, made = self.call(ann, "restore_request", self.wanted(cast))
         assert (status, made["state"], made["requested_by"]) == (200, "requested", "ann")
         assert made["paths"] == ["hosts", {"b64": "/w=="}]
-        status, told = self.call(ben, "restore_request_approve", {"request": made["id"]})
-        assert (status, told["state"], told["approved_by"]) == (200, "waiting", ["ben"])
+        status, answer = self.call(ben, "restore_request_approve", {"request": made["id"]})
+        assert (status, answer["state"], answer["approved_by"]) == (200, "waiting", ["ben"])
         assert self.call(ben, "restore_request_reject", {"request": made["id"]})[0] == 409
         assert [row["id"] for row in self.call(ann, "restore_request_list", {})[1]["requests"]] == [made["id"]]
         assert self.call(ann, "restore_request_cancel", {"request": made["id"]})[1]["state"] == "cancelled"

@@ -129,12 +129,14 @@ def test_a_run_that_ended_in_the_future_says_that_the_storage_s_clock_is_wrong(c
 
 
 def test_health_names_a_storage_whose_clock_was_ahead_at_its_last_report(cast: Cast) -> None:
-    def told(hours: float) -> list[str]:
+    def problems(hours: float) -> list[str]:
         end = (SYSTEM_CLOCK.now() + timedelta(hours=hours)).timestamp()
         cast.bob.report(cast.alice.uuid, {"etc": {"success": True, "time_begin": end - 5, "time_end": end}})
         found = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True).remarks
         return [remark for remark in found if "clock" in remark]
 
-    assert told(4) == ["storage primary: its clock was 4 h ahead of the clock of the coordinator at its last report"]
-    assert told(0) == []
-    assert told(-4) == [], "it may have come late"
+    assert problems(4) == [
+        "storage primary: its clock was 4 h ahead of the clock of the coordinator at its last report"
+    ]
+    assert problems(0) == []
+    assert problems(-4) == [], "it may have come late"

@@ -21,8 +21,10 @@ REASON = "rsync did not accept its options (rsync exit code 1)"
 
 
 def report(cast: Cast, strategy: str | None = None, reason: str | None = None, **changes: Any) -> None:
-    told = {name: value for name, value in (("strategy", strategy), ("strategy_reason", reason)) if value is not None}
-    outcome = {"success": True, "snapshot": "etc_20260131-120000_0a1b", "summary": "", **told, **changes}
+    reported = {
+        name: value for name, value in (("strategy", strategy), ("strategy_reason", reason)) if value is not None
+    }
+    outcome = {"success": True, "snapshot": "etc_20260131-120000_0a1b", "summary": "", **reported, **changes}
     cast.bob.report(cast.alice.uuid, {"etc": outcome})
 
 

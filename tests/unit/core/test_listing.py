@@ -21,19 +21,19 @@ def test_modes_and_times() -> None:
     assert listing.moment(10**30, zone) == f"{10**30} ns"
 
 
-def told(rows: Sequence[Sequence[str]]) -> list[str]:
+def printed(rows: Sequence[Sequence[str]]) -> list[str]:
     lines: list[str] = []
     listing.show(("name", "size"), rows, lines.append, right=("size",))
     return lines
 
 
 def test_in_a_pipe_columns_are_separated_by_tabs() -> None:
-    assert told([("a", "1"), ("new\nline\x1b[31m", "2")]) == ["a\t1", "new\\nline\\x1b[31m\t2"]
+    assert printed([("a", "1"), ("new\nline\x1b[31m", "2")]) == ["a\t1", "new\\nline\\x1b[31m\t2"]
 
 
 def test_in_a_terminal_long_listings_are_in_columns_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    lines = told([(f"name {number}", f"{number}") for number in range(1000)])
+    lines = printed([(f"name {number}", f"{number}") for number in range(1000)])
     assert len(lines) == 1001
     assert lines[0].split() == ["name", "size"]
     assert lines[10] == "name 9       9"
@@ -43,7 +43,7 @@ def test_in_a_terminal_short_listings_are_tables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert told([("[bold]a[/bold]", "1")]) == []
+    assert printed([("[bold]a[/bold]", "1")]) == []
     plain = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert plain.split() == ["name", "size", "[bold]a[/bold]", "1"]
 
@@ -51,7 +51,7 @@ def test_in_a_terminal_short_listings_are_tables(
 SNAPSHOT = "home-of-everybody_20261129-181530_0a1b"
 MOMENT = "2026-11-29T18:15:30+02:00"
 ROWS = [
-    ("web-0", SNAPSHOT, MOMENT, "1,234,567", "123 GiB", "held, suspicious"),
+    ("web-0", SNAPSHOT, MOMENT, "1,234,567", "123 GiB", "held, quarantined"),
     ("\u6771\u4eac-0", f"{SNAPSHOT}\u5099\u4efd", MOMENT, "3", "1.5 KiB", ""),
 ]
 HEADINGS = ("machine", "snapshot", "made", "files", "size", "marks")

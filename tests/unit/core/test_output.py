@@ -82,8 +82,8 @@ def test_streams_print_in_every_encoding(encoding: str, monkeypatch: pytest.Monk
     print("tél 日本 😀")
     print(json_text(["tél 日本 😀"]))
     stream.flush()
-    _text, told = stream.buffer.getvalue().decode(encoding).splitlines()
-    assert json.loads(told) == ["tél 日本 😀"]
+    _text, printed = stream.buffer.getvalue().decode(encoding).splitlines()
+    assert json.loads(printed) == ["tél 日本 😀"]
 
 
 def test_a_listing_for_programs_is_escaped_row_by_row() -> None:

@@ -59,7 +59,7 @@ def test_everyday_changes_are_not(everyday: RunStats) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attack", "sign"),
+    ("attack", "finding"),
     [
         (figures(deleted=1000), "empty"),
         (figures(deleted=600), "60% of the files were deleted (600 of 1000)"),
@@ -74,8 +74,8 @@ def test_everyday_changes_are_not(everyday: RunStats) -> None:
         (figures(rewritten=900, transferred_bytes=10**12, literal_bytes=900 * 4096), "rewritten"),
     ],
 )
-def test_an_attack_has_findings(attack: RunStats, sign: str) -> None:
-    assert any(sign in text for text in anomaly.findings(attack))
+def test_an_attack_has_findings(attack: RunStats, finding: str) -> None:
+    assert any(finding in text for text in anomaly.findings(attack))
 
 
 def test_files_that_were_only_touched_are_not_rewritten() -> None:

@@ -108,7 +108,7 @@ def test_days_may_be_ranges_sums_and_stand_without_hours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [
         ("20M 0800-1800", "last part is for the rest"),
         ("0, 20M 0800-1800, 0", "only the last part has neither"),
@@ -132,10 +132,10 @@ def test_days_may_be_ranges_sums_and_stand_without_hours() -> None:
         ("20M\n0800-1800\x00, 0", "neither hours nor days"),
     ],
 )
-def test_nonsense_is_refused_by_name(text: str, told: str) -> None:
+def test_nonsense_is_refused_by_name(text: str, problem: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         parse(text)
-    assert told in f"{caught.value.message}"
+    assert problem in f"{caught.value.message}"
     assert caught.value.hint
 
 

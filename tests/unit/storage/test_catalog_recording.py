@@ -54,16 +54,16 @@ class Source:
         moment = BEGINNING + timedelta(hours=number)
         name = f"etc_{moment:%Y%m%d-%H%M%S}_{number:04x}"
         base = base or (self.names[-1] if self.names else None)
-        with ChangeLog() as told:
-            told.lists_every_change = is_complete
+        with ChangeLog() as itemized:
+            itemized.lists_every_change = is_complete
             for change in changes or ():
-                told.add(change)
+                itemized.add(change)
             assert catalog.record(
                 self.place,
                 name=name,
                 base=base,
                 tree=tree,
-                changes=None if changes is None else told,
+                changes=None if changes is None else itemized,
                 moment=moment,
                 zone=UTC,
             )
@@ -264,10 +264,10 @@ def test_a_snapshot_built_upon_an_older_one_takes_its_checksums_from_there(sourc
 def test_browsing_leaves_the_staged_rows_of_a_run_alone(source: Source) -> None:
     rewritten(source.tree / "file", "new")
     name = f"etc_{BEGINNING + timedelta(hours=9):%Y%m%d-%H%M%S}_0009"
-    told = [Change(b"file", ChangeKind.CHANGED)]
+    itemized = [Change(b"file", ChangeKind.CHANGED)]
     with lock.exclusive(source.place.machine_dir, ".etc"), ChangeLog() as changes:
         changes.lists_every_change = True
-        changes.add(told[0])
+        changes.add(itemized[0])
         assert catalog.record(
             source.place,
             name=name,

@@ -53,59 +53,59 @@ def watched(*sources: str) -> Iterator[tuple[SessionCancellation, int]]:
 
 
 def test_paths_come_as_they_were_named() -> None:
-    told = reader()
+    report = reader()
     odd = {"b64": "/w=="}
-    told.feed(line(paths=[".", "sub/file", "bell\x07", odd]))
-    assert told.of_source("etc", 0) == ChangedEntries(7, (b".", b"sub/file", b"bell\x07", b"\xff"))
+    report.feed(line(paths=[".", "sub/file", "bell\x07", odd]))
+    assert report.of_source("etc", 0) == ChangedEntries(7, (b".", b"sub/file", b"bell\x07", b"\xff"))
 
 
 def test_a_source_without_changes_has_a_line_too() -> None:
-    told = reader()
-    told.feed(line(paths=[]))
-    assert told.of_source("etc", 0) == ChangedEntries(7, ())
+    report = reader()
+    report.feed(line(paths=[]))
+    assert report.of_source("etc", 0) == ChangedEntries(7, ())
 
 
 def test_lines_come_in_pieces_of_any_size() -> None:
     content = line("etc", paths=["one"]) + line("home", paths=["two"])
     for size in (1, 2, 7, len(content)):
-        told = reader()
+        report = reader()
         for start in range(0, len(content), size):
-            told.feed(content[start : start + size])
-        assert told.of_source("etc", 0) == ChangedEntries(7, (b"one",))
-        assert told.of_source("home", 0) == ChangedEntries(7, (b"two",))
+            report.feed(content[start : start + size])
+        assert report.of_source("etc", 0) == ChangedEntries(7, (b"one",))
+        assert report.of_source("home", 0) == ChangedEntries(7, (b"two",))
 
 
 def test_a_line_without_its_end_is_ignored() -> None:
-    told = reader()
-    told.feed(line()[:-1])
-    assert told.of_source("etc", 0) is None
+    report = reader()
+    report.feed(line()[:-1])
+    assert report.of_source("etc", 0) is None
 
 
 def test_entries_that_may_not_be_all_are_none() -> None:
-    told = reader()
-    told.feed(line(paths=["a"], is_complete=False))
+    report = reader()
+    report.feed(line(paths=["a"], is_complete=False))
     begun = time.monotonic()
-    assert told.of_source("etc", NEVER_SECONDS) is None
+    assert report.of_source("etc", NEVER_SECONDS) is None
     assert time.monotonic() - begun < 5
 
 
 def test_files_with_holes_come_beside_changed_entries() -> None:
-    told = reader()
-    told.feed(holes_line(paths=["disk", "sub/disk"]) + line() + holes_line("home", paths=[]))
-    assert told.with_holes("etc", 0) == frozenset({b"disk", b"sub/disk"})
-    assert told.with_holes("home", 0) == frozenset()
-    assert told.of_source("etc", 0) == ChangedEntries(7, (b"a",))
-    told = reader()
-    told.feed(holes_line(is_complete=False, paths=[]) + line())
-    assert told.with_holes("etc", NEVER_SECONDS) is None
-    assert told.with_holes("another", NEVER_SECONDS) is None
+    report = reader()
+    report.feed(holes_line(paths=["disk", "sub/disk"]) + line() + holes_line("home", paths=[]))
+    assert report.with_holes("etc", 0) == frozenset({b"disk", b"sub/disk"})
+    assert report.with_holes("home", 0) == frozenset()
+    assert report.of_source("etc", 0) == ChangedEntries(7, (b"a",))
+    report = reader()
+    report.feed(holes_line(is_complete=False, paths=[]) + line())
+    assert report.with_holes("etc", NEVER_SECONDS) is None
+    assert report.with_holes("another", NEVER_SECONDS) is None
 
 
 def test_files_with_holes_are_waited_for_once() -> None:
-    told = reader()
-    assert told.with_holes("etc", 0.05) is None
+    report = reader()
+    assert report.with_holes("etc", 0.05) is None
     begun = time.monotonic()
-    assert told.with_holes("etc", NEVER_SECONDS) is None
+    assert report.with_holes("etc", NEVER_SECONDS) is None
     assert time.monotonic() - begun < 5
 
 
@@ -149,46 +149,46 @@ def test_files_with_holes_are_waited_for_once() -> None:
     ids=lambda content: repr(content[:40]),
 )
 def test_whatever_is_malformed_ends_the_reading_and_nothing_else(content: bytes) -> None:
-    told = reader()
-    told.feed(content)
-    told.feed(line("home"))
+    report = reader()
+    report.feed(content)
+    report.feed(line("home"))
     begun = time.monotonic()
-    assert told.of_source("etc", NEVER_SECONDS) is None
-    assert told.of_source("home", NEVER_SECONDS) is None
+    assert report.of_source("etc", NEVER_SECONDS) is None
+    assert report.of_source("home", NEVER_SECONDS) is None
     assert time.monotonic() - begun < 5
 
 
 def test_lines_before_a_malformed_line_count() -> None:
-    told = reader()
-    told.feed(line("home", paths=["x"]) + b"nonsense\n")
-    assert told.of_source("home", 0) == ChangedEntries(7, (b"x",))
+    report = reader()
+    report.feed(line("home", paths=["x"]) + b"nonsense\n")
+    assert report.of_source("home", 0) == ChangedEntries(7, (b"x",))
 
 
 def test_paths_are_bounded_over_all_lines() -> None:
-    told = reader()
+    report = reader()
     for second in (line, holes_line):
-        told = reader()
-        told.feed(line("etc", paths=["a"] * (PATHS_LIMIT - 1)))
-        told.feed(second("home", paths=["a"] * 2))
-        assert len((told.of_source("etc", 0) or ChangedEntries(0, ())).paths) == PATHS_LIMIT - 1
-        assert told.of_source("home", 0) is None
-        assert told.with_holes("home", 0) is None
+        report = reader()
+        report.feed(line("etc", paths=["a"] * (PATHS_LIMIT - 1)))
+        report.feed(second("home", paths=["a"] * 2))
+        assert len((report.of_source("etc", 0) or ChangedEntries(0, ())).paths) == PATHS_LIMIT - 1
+        assert report.of_source("home", 0) is None
+        assert report.with_holes("home", 0) is None
 
 
 def test_bytes_are_bounded_over_all_lines_and_a_line_without_end_takes_no_more_memory() -> None:
-    told = reader()
+    report = reader()
     for _ in range(2 * LINES_LIMIT_BYTES // 1000):
-        told.feed(b"x" * 1000)
-    assert len(told._line) <= LINES_LIMIT_BYTES
-    told.feed(b"\n" + line())
-    assert told.of_source("etc", 0) is None
+        report.feed(b"x" * 1000)
+    assert len(report._line) <= LINES_LIMIT_BYTES
+    report.feed(b"\n" + line())
+    assert report.of_source("etc", 0) is None
 
 
 def test_a_storage_that_did_not_ask_reads_nothing() -> None:
-    told = ChangedEntriesReader(())
-    told.feed(line())
-    assert told.of_source("etc", NEVER_SECONDS) is None
-    assert told.limit_bytes == 0
+    report = ChangedEntriesReader(())
+    report.feed(line())
+    assert report.of_source("etc", NEVER_SECONDS) is None
+    assert report.limit_bytes == 0
 
 
 # --- the session around it

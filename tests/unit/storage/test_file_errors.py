@@ -107,7 +107,7 @@ def test_only_a_file_that_could_be_read_before_is_a_finding() -> None:
 
 def test_a_summary_names_the_first_and_counts_the_rest() -> None:
     entries = tuple(LostEntry(str(number), "no") for number in range(ENTRIES_LIMIT))
-    told = incomplete.warnings(Incompleteness(missing_files=5000, entries=entries))
-    assert told[0] == "INCOMPLETE: 5000 files could not be read"
-    assert len(told) < 30
-    assert told[-1] == "and 4980 more files"
+    printed = incomplete.warnings(Incompleteness(missing_files=5000, entries=entries))
+    assert printed[0] == "INCOMPLETE: 5000 files could not be read"
+    assert len(printed) < 30
+    assert printed[-1] == "and 4980 more files"

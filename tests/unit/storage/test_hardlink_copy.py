@@ -76,16 +76,16 @@ def test_one_that_fails_ends_all(source: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_callback_gets_the_number_of_directories_and_can_end_it(source: Path, tmp_path: Path) -> None:
-    told: list[int] = []
+    counts: list[int] = []
 
     def go_on(directories: int) -> bool:
-        told.append(directories)
+        counts.append(directories)
         return True
 
     link_tree(source, tmp_path / "copy", go_on)
-    assert told == sorted(told)
-    assert told[-1] == sum(1 for _ in os.walk(source))
-    assert len(told) > 5
+    assert counts == sorted(counts)
+    assert counts[-1] == sum(1 for _ in os.walk(source))
+    assert len(counts) > 5
     with pytest.raises(CopyStopped):
         link_tree(source, tmp_path / "another", lambda directories: directories < 20)
 

@@ -18,11 +18,11 @@ from turku.storage.session import checkin
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
 
-@pytest.mark.parametrize(("told", "is_asked_of_rsync"), [(UNSET, True), (True, False), (False, False)])
+@pytest.mark.parametrize(("ordered", "is_asked_of_rsync"), [(UNSET, True), (True, False), (False, False)])
 def test_rsync_is_asked(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    told: bool | UnsetType,
+    ordered: bool | UnsetType,
     is_asked_of_rsync: bool,
 ) -> None:
     storage = storage_configuration(tmp_path / "storage")
@@ -34,7 +34,7 @@ def test_rsync_is_asked(
 
     monkeypatch.setattr(checkin, "back_up", back_up)
     (tmp_path / "storage" / "volume").mkdir()
-    credentials = SourceCredentials("user", "password", one_file_system=told)
+    credentials = SourceCredentials("user", "password", one_file_system=ordered)
     request = SessionRequest(action="checkin", port=1024, sources={"etc": credentials})
     assert codec.decode(msgspec.json.encode(request), SessionRequest) == request
     RecordingCoordinator(etc=order(one_file_system=True)).checkin(storage, UUID, request)

@@ -77,7 +77,7 @@ def test_sshd_that_allows_more_is_a_warning_that_names_it(line: str, changed: st
 def test_an_option_that_no_line_of_a_key_can_forbid_is_a_failure_that_names_it(line: str, changed: str) -> None:
     fact = sshd_protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
     assert fact.verdict is Verdict.FAIL
-    assert any(told in fact.text for told in changed.splitlines())
+    assert any(setting in fact.text for setting in changed.splitlines())
 
 
 def test_variables_of_the_language_do_no_harm() -> None:

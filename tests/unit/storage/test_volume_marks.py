@@ -49,7 +49,7 @@ def mount(storage: StorageConfig, away: Path) -> None:
 
 def test_the_first_use_of_an_empty_volume_marks_it(storage: StorageConfig, tmp_path: Path) -> None:
     assert volume_marks.faults(storage) == []
-    assert not (tmp_path / "volume" / ".turku-volume").exists(), "looking marks nothing"
+    assert not (tmp_path / "volume" / ".turku-volume").exists(), "reading marks nothing"
     volumes.machine_directory(storage, UUID)
     uuid.UUID(mark(tmp_path / "volume"))
     assert volume_marks.faults(storage) == []

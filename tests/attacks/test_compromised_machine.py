@@ -1,8 +1,8 @@
-"""A takeover played to the end: root on a machine tries for 100 pings to shrink, overwrite, flood and corrupt 30 days of
-history. Afterwards every one of the 30 snapshots restores byte for byte, with all metadata.
+"""A compromise played to the end: root on a machine tries for 100 pings to shrink, overwrite, flood and corrupt 30 days
+of history. Afterwards every one of the 30 snapshots restores byte for byte, with all metadata.
 
 The history is made by the real engine and rsync under a clock of the test's own. Then once with a real coordinator that
-is told every hostile configuration, and once with one that has been taken over too and passes on all that the machine
+is told every hostile configuration, and once with one that is compromised too and passes on all that the machine
 wants. At each ping the source counts as due: a machine can always break a run off before its report.
 """
 
@@ -52,7 +52,7 @@ def synced(source: Path, target: Path) -> None:
 
 
 @dataclass
-class Takeover:
+class CompromisedMachine:
     """A machine with its history, and what its sources were on each day, kept aside."""
 
     machine: BackedUpMachine
@@ -61,7 +61,7 @@ class Takeover:
     successes: int = 0
     """Pings of the attack whose backup was made."""
 
-    def restored_from(self, copy: Path) -> Takeover:
+    def restored_from(self, copy: Path) -> CompromisedMachine:
         """The same on another volume, with the source as it was last."""
         shutil.rmtree(self.machine.source_dir)
         self.machine.source_dir.mkdir()
@@ -103,9 +103,9 @@ def replace_clock(machine: BackedUpMachine) -> Any:
 
 
 @pytest.fixture(scope="module")
-def thirty_days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Takeover]:
+def thirty_days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CompromisedMachine]:
     """Thirty days of history, a snapshot on each."""
-    base = tmp_path_factory.mktemp("takeover")
+    base = tmp_path_factory.mktemp("compromised")
     with backed_up_machine(base / "machine", **DEFAULTS) as machine:
         make_rich_tree(machine.source_dir)
         (machine.source_dir / "device").unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def thirty_days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Takeover]:
             synced(machine.source_dir, copy)
             aside[name] = copy
         assert machine.snapshots() == list(aside)
-        yield Takeover(machine, aside)
+        yield CompromisedMachine(machine, aside)
 
 
 def ordered_by_default() -> dict[str, Any]:
@@ -227,25 +227,25 @@ SERVERS: dict[str, list[Entry]] = {
 BEHAVIOUR = ("failing", "server", "name", "gone", "published")
 
 
-def attack(takeover: Takeover, orders: Callable[[Mapping[str, Any]], SourceOrder | None]) -> None:
+def attack(compromised: CompromisedMachine, orders: Callable[[Mapping[str, Any]], SourceOrder | None]) -> None:
     """Ping a hundred times. ``orders`` gives the storage's order after a declaration."""
-    last = list(takeover.aside.values())[-1]
+    last = list(compromised.aside.values())[-1]
     for number in range(PINGS):
         act, declared = STEPS[number % len(STEPS)]
         if number % len(STEPS) == 0:
-            synced(last, takeover.machine.source_dir)
-        act(takeover.machine.source_dir)
+            synced(last, compromised.machine.source_dir)
+        act(compromised.machine.source_dir)
         with ExitStack() as stack:
             entries = SERVERS.get(declared.get("server", ""))
             server = stack.enter_context(MaliciousRsyncServer(entries)) if entries else None
-            takeover.ping(orders(declared), failing="failing" in declared, server=server)
-    assert takeover.successes > PINGS / 2, "else this would show nothing"
+            compromised.ping(orders(declared), failing="failing" in declared, server=server)
+    assert compromised.successes > PINGS / 2, "else this would show nothing"
 
 
 def test_with_a_coordinator_of_ours_all_of_history_stays_where_it_is(
-    thirty_days: Takeover, cast: HttpCast, tmp_path: Path
+    thirty_days: CompromisedMachine, cast: HttpCast, tmp_path: Path
 ) -> None:
-    takeover = thirty_days.restored_from(tmp_path / "volume")
+    compromised = thirty_days.restored_from(tmp_path / "volume")
     cast.alice.update_config({"etc": {**DECLARED, "preserve_hard_links": True}})
     # It has been declared like that for long: nothing that the operator set, only what a coordinator does by default.
     cast.operator("SourceChange.objects.filter(source__machine=alice).delete()")
@@ -263,16 +263,16 @@ def test_with_a_coordinator_of_ours_all_of_history_stays_where_it_is(
             return None
         return msgspec.convert(found, SourceOrder) if found else None
 
-    attack(takeover, orders)
-    assert list(takeover.aside) == takeover.machine.snapshots()[:DAYS]
-    takeover.assert_all_restore(tmp_path / "restored")
+    attack(compromised, orders)
+    assert list(compromised.aside) == compromised.machine.snapshots()[:DAYS]
+    compromised.assert_all_restore(tmp_path / "restored")
     assert any(entry["weakens"] for entry in cast.audit("source.changed"))
 
 
 def test_with_a_coordinator_that_passes_on_all_of_it_history_can_be_restored_from_the_trash(
-    thirty_days: Takeover, tmp_path: Path
+    thirty_days: CompromisedMachine, tmp_path: Path
 ) -> None:
-    takeover = thirty_days.restored_from(tmp_path / "volume")
+    compromised = thirty_days.restored_from(tmp_path / "volume")
 
     def orders(declared: Mapping[str, Any]) -> SourceOrder | None:
         if declared.keys() & {"name", "gone", "published"}:
@@ -281,10 +281,10 @@ def test_with_a_coordinator_that_passes_on_all_of_it_history_can_be_restored_fro
         options = {key: value for key, value in declared.items() if key not in (*BEHAVIOUR, "path", "frequency")}
         return order(**{**ordered_by_default(), "period_seconds": slot.get(declared.get("frequency", "")), **options})
 
-    attack(takeover, orders)
-    trashed = trash.trashed_snapshots(takeover.machine.place)
+    attack(compromised, orders)
+    trashed = trash.trashed_snapshots(compromised.machine.place)
     assert trashed, "else this would show nothing of the trash"
     for each in trashed:
-        if each.name in takeover.aside:
-            trash.restore(each, now=takeover.machine.clock.moment, trash_days=7)
-    takeover.assert_all_restore(tmp_path / "restored")
+        if each.name in compromised.aside:
+            trash.restore(each, now=compromised.machine.clock.moment, trash_days=7)
+    compromised.assert_all_restore(tmp_path / "restored")

@@ -1,4 +1,4 @@
-"""M11: no message is dear. Each is as costly as its kind can be made. The server's own time is measured, not ours."""
+"""M11: no message costs much. Each is as costly as its kind can be made, and the server's own time is measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.v1_client import V1Machine
 from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
 SECONDS_OF_A_MESSAGE = 4.0
-"""The most of one core, measured on a slow one. Dear messages took from 20 s to 4 minutes."""
+"""The most of one core, measured on a slow one. Costly messages took from 20 s to 4 minutes."""
 SOURCES = 1000
 SOURCES_BESIDES = SOURCES - 2
 """Alice has two already."""
@@ -216,8 +216,8 @@ def test_m11_a_storages_largest_reports_are_cheap(cast: HttpCast) -> None:
     ]
     for report in reports:
         with cheap(cast.coordinator):
-            told = {f"s{number}": report(number) for number in range(SOURCES_BESIDES)}
-            assert status_of(lambda told=told: cast.bob.report(cast.alice.uuid, told)) == 200
+            sent = {f"s{number}": report(number) for number in range(SOURCES_BESIDES)}
+            assert status_of(lambda sent=sent: cast.bob.report(cast.alice.uuid, sent)) == 200
 
 
 def test_m11_a_storages_largest_integrity_reports_are_cheap(cast: HttpCast) -> None:

@@ -1,4 +1,4 @@
-"""A source that changed little: only what differs is brought over, and the snapshot is as exact as any other."""
+"""A source that changed little: only the differences are transferred, and the snapshot is as exact as any other."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def big(machine: BackedUpMachine) -> BackedUpMachine:
     return machine
 
 
-def assert_what_differs_was_brought_over(machine: BackedUpMachine, caplog: pytest.LogCaptureFixture) -> None:
+def assert_differences_were_transferred(machine: BackedUpMachine, caplog: pytest.LogCaptureFixture) -> None:
     """And nothing else: all other files are those of the snapshot before."""
     outcome = machine.back_up()
     assert outcome.success, outcome.summary
@@ -83,7 +83,7 @@ def test_every_kind_of_change_arrives(
     os.utime(source / "9", ns=(1_000_000_000_000_000_007, 1_000_000_000_000_000_007))
     (source / "10").chmod(0o711)
     source.chmod(0o751)
-    assert_what_differs_was_brought_over(big, caplog)
+    assert_differences_were_transferred(big, caplog)
     assert "--files-from" in spied.read_text()
     shared = big.place.snapshot(big.snapshots()[0]) / "11" / "11"
     assert shared.samefile(big.newest_tree() / "11" / "11")
@@ -108,7 +108,7 @@ def test_names_are_bytes(big: BackedUpMachine, spied: Path, caplog: pytest.LogCa
                 path.unlink()
             else:
                 path.write_text("another")
-    assert_what_differs_was_brought_over(big, caplog)
+    assert_differences_were_transferred(big, caplog)
     assert "--files-from" in spied.read_text()
     assert fingerprint(big.place.snapshot(big.snapshots()[0])) == before
 
@@ -123,7 +123,7 @@ def test_the_sources_own_directory(
         (big.source_dir / "file").unlink()
     else:
         big.source_dir.chmod(0o700)
-    assert_what_differs_was_brought_over(big, caplog)
+    assert_differences_were_transferred(big, caplog)
     assert "--files-from" in spied.read_text()
 
 
@@ -135,7 +135,7 @@ def test_random_changes_again_and_again(big: BackedUpMachine, caplog: pytest.Log
     for _ in range(8):
         for _ in range(chance.randrange(1, 12)):
             change_something(big.source_dir, chance)
-        assert_what_differs_was_brought_over(big, caplog)
+        assert_differences_were_transferred(big, caplog)
         kept[big.snapshots()[-1]] = fingerprint(big.newest_tree())
         assert all(fingerprint(big.place.tree(name)) == seen for name, seen in kept.items())
 

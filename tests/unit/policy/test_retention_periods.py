@@ -1,4 +1,4 @@
-"""Of several snapshots in one slot of the schedule, one counts for ``last N snapshots`` (threats M4)."""
+"""Of several snapshots in one period of the schedule, one counts for ``last N snapshots`` (threats M4)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def kept(rules: str, snapshots: Sequence[Snapshot], *, now: datetime = NOW) -> s
     return {decision.snapshot.name for decision in decisions if decision.kept}
 
 
-def quick(count: int, *, after: datetime, slot: timedelta = DAY) -> list[Snapshot]:
-    return [Snapshot(f"quick{number}", after + timedelta(minutes=1 + number), period=slot) for number in range(count)]
+def quick(count: int, *, after: datetime, length: timedelta = DAY) -> list[Snapshot]:
+    return [Snapshot(f"quick{number}", after + timedelta(minutes=1 + number), period=length) for number in range(count)]
 
 
 def test_quick_backups_push_nothing_out_and_replace_nothing() -> None:
