@@ -116,7 +116,11 @@ def rsync(snapshot: Path, to: Path, *options: str, paths: tuple[bytes, ...], ove
             *("rsync", "-a", "-ii", "--numeric-ids", "--modify-window=-1"),
             *{"never": ["--ignore-existing"], "older": ["--update"], "always": []}[overwrite],
             *(["--delete-delay"] if delete else []),
-            *("--temp-dir=.turku-restore", "--partial-dir=.turku-restore-partial", "--filter=- /.turku-restore/"),
+            *(
+                f"--temp-dir={TEMPORARY_NAME}",
+                f"--partial-dir={os.fsdecode(PARTIAL)}",
+                f"--filter=- /{TEMPORARY_NAME}/",
+            ),
             *(["--relative", "--no-implied-dirs"] if paths else []),
             *options,
             "--",

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from tests.support.landed_restore import LandedRestore, rsync
+from tests.support.landed_restore import TEMPORARY_NAME, LandedRestore, rsync
 from tests.support.trees import differences
 
 from turku.agent.config import loading as configuration
@@ -177,10 +177,10 @@ def test_the_target_is_as_rsync_would_have_left_it(
         try:
             for path in paths:
                 (oracle / os.fsdecode(path)).parent.mkdir(exist_ok=True)
-            (oracle / ".turku-restore").mkdir()
+            (oracle / TEMPORARY_NAME).mkdir()
             rsync(snapshot, oracle, *options, paths=paths, overwrite=overwrite, delete=delete)
             status = oracle.stat()
-            (oracle / ".turku-restore").rmdir()
+            (oracle / TEMPORARY_NAME).rmdir()
             os.utime(oracle, ns=(status.st_atime_ns, status.st_mtime_ns))
         except (CommandFailed, FileExistsError, NotADirectoryError):
             # rsync does not come to its end: a directory that is not empty is in the way, or a file is above a path.
