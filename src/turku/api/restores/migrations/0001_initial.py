@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('history_visible', models.BooleanField(blank=True, help_text='If not, the machine gets its history only through a restore request.', null=True, verbose_name='machine may read its own history')),
                 ('approvals', models.PositiveSmallIntegerField(blank=True, choices=[(0, 'nobody'), (1, 'one operator'), (2, 'two operators')], help_text='If a request concerns two machines, the stricter value counts.', null=True, verbose_name='requests are approved by')),
-                ('other_machines', models.BooleanField(blank=True, help_text='Allows restores onto other machines that are registered with the same auth. A superuser may choose any machine.', null=True, verbose_name='onto other machines')),
+                ('other_machines', models.BooleanField(blank=True, help_text='Allows restores onto other machines that are registered with the same Auth. A superuser may choose any machine.', null=True, verbose_name='onto other machines')),
                 ('comment', models.CharField(blank=True, max_length=200)),
                 ('auth', models.OneToOneField(blank=True, help_text='For the machines registered with it.', limit_choices_to={'kind': 'machine_reg'}, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='%(class)s', to='fleet.auth')),
                 ('machine', models.OneToOneField(blank=True, help_text='For this machine alone.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='%(class)s', to='fleet.machine')),
