@@ -40,7 +40,10 @@ def test_seconds_in_range_are_a_number() -> None:
 @pytest.fixture
 def parser() -> Parser:
     parser = Parser(prog="turku")
-    restore = parser.add_subparsers(required=True).add_parser("restore")
+    commands = parser.add_subparsers(required=True)
+    commands.add_parser("list").add_argument("source")
+    commands.add_parser("show")
+    restore = commands.add_parser("restore")
     restore.add_argument("source")
     restore.add_argument("paths", nargs="*")
     place = restore.add_mutually_exclusive_group()
@@ -87,6 +90,11 @@ def test_options_behind_paths_are_options(parser: Parser) -> None:
         ("restore,src,--to", "--to"),
         ("restore,src,--to,D,--in-place", "not allowed"),
         ("restore,src,-rf", "-rf"),
+        ("restore,src,P,--bogus,Q", "usage: turku restore [-h] [--to TO | --in-place]"),
+        ("list,src,P,Q", "turku list: unrecognized arguments: P Q "),
+        ("list,src,--,-P", "turku list: unrecognized arguments: -P "),
+        ("show,--bogus", "turku show: unrecognized arguments: --bogus usage: turku show "),
+        ("show,P", "turku show: unrecognized arguments: P usage: turku show "),
     ],
 )
 def test_a_mistake_is_named(parser: Parser, line: str, said: str) -> None:

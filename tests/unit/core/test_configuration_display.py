@@ -76,3 +76,17 @@ def test_a_storage_shows_its_sections(tmp_path: Path, capsys: pytest.CaptureFixt
     assert rows["anomaly"]["sources"]["logs"]["minimum_files"] == 50, "as for all sources"
     assert rows["secret"] == "***"
     assert rows["timezone"] == "UTC"
+
+
+def test_a_terminal_gets_a_line_for_each_key_of_a_section_and_the_file_below(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.d").mkdir()
+    base = {"api_url": "https://x/v1", "name": "one", "volumes": {"data": {"path": "/srv"}}}
+    (tmp_path / "config.d/base.json").write_text(json.dumps({**base, "authorized_keys_file": "/k"}, indent=1))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert turku.storage.cli.main(["config", "--show", "-c", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f'\nname  "one"\n    from {tmp_path}/config.d/base.json, line 3\n' in out
+    assert '\nvolumes.data.path  "/srv"\nvolumes.data.accept_new  true\n' in out
+    assert "\nanomaly.deleted_share  0.5\nanomaly.rewritten_share  0.5\n" in out

@@ -48,6 +48,40 @@ def test_in_a_terminal_short_listings_are_tables(
     assert plain.split() == ["name", "size", "[bold]a[/bold]", "1"]
 
 
+def test_without_rows_a_terminal_gets_a_sentence_and_a_pipe_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printed([]) == []
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert printed([]) == []
+    listing.show(("name", "size"), [], print, empty="no differences")
+    assert capsys.readouterr() == ("", "nothing found\nno differences\n")
+
+
+def test_a_terminal_does_not_show_columns_that_are_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing.show(HEADINGS, ROWS[:1], print, known=("machine",))
+    assert capsys.readouterr().out.startswith("web-0\t")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    listing.show(HEADINGS, ROWS[:1], print, drop=("machine", "made"), known=("machine",))
+    assert "machine" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "with_zone"),
+    [
+        ("2026-11-30T12:02:34.582764+00:00", "2026-11-30 12:02:34", "2026-11-30 12:02:34+00:00"),
+        ("some day", "some day", "some day"),
+        ("", "", ""),
+    ],
+)
+def test_a_time_in_iso_form_is_shown_without_a_fraction(text: str, shown: str, with_zone: str) -> None:
+    assert listing.iso_moment(text) == shown
+    assert listing.iso_moment(text, has_zone=True) == with_zone
+
+
 SNAPSHOT = "home-of-everybody_20261129-181530_0a1b"
 MOMENT = "2026-11-29T18:15:30+02:00"
 ROWS = [

@@ -109,22 +109,32 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Return the parsed arguments, and those that no option or argument takes."""
+        """Return the parsed arguments. Raises UsageError for those that no option or argument takes."""
         found = argparse.Namespace() if namespace is None else namespace
         words = list(sys.argv[1:] if args is None else args)
         end = words.index(_END_OF_OPTIONS) if _END_OF_OPTIONS in words else len(words)
         positionals = self._get_positional_actions()
         is_parent = any(action.nargs in (argparse.PARSER, argparse.REMAINDER) for action in positionals)
         if is_parent or not positionals or any(word in _HELP for word in words[:end]):
-            return super().parse_known_args(words, found)
+            found, others = super().parse_known_args(words, found)
+            # A parent hands on what its subcommand parsed, which has refused the rest itself.
+            if others and not is_parent:
+                self._refuse(others)
+            return found, others
         # argparse assigns all positional arguments at the first word between two options, so they are parsed apart.
         with self._without(positionals):
             found, others = super().parse_known_args(words[:end], found)
         unknown = [word for word in others if word.startswith("-") and word != "-" and " " not in word]
         if unknown:
-            return found, unknown
+            self._refuse(unknown)
         with self._nothing_required():
-            return super().parse_known_args([_PLAIN + word for word in (*others, *words[end + 1 :])], found)
+            found, others = super().parse_known_args([_PLAIN + word for word in (*others, *words[end + 1 :])], found)
+        if others:
+            self._refuse([word.removeprefix(_PLAIN) for word in others])
+        return found, []
+
+    def _refuse(self, words: Sequence[str]) -> NoReturn:
+        self.error(f"unrecognized arguments: {' '.join(words)}")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         return super()._get_value(action, arg_string.removeprefix(_PLAIN))

@@ -36,13 +36,16 @@ def show(
     right: Sequence[str] = (),
     drop: Sequence[str] = (),
     notes: Sequence[str] = (),
+    known: Sequence[str] = (),
+    empty: str = "nothing found",
 ) -> None:
     """Print the rows. ``right`` names the columns of figures. Control characters are escaped.
 
     Each of the ``notes`` that is not empty is printed below its row, indented.
 
     No cell is ever cut. On a narrow terminal the columns in ``drop`` are omitted, the first one first, and a last line
-    names them. Where that is not enough, a row takes several lines.
+    names them. Where that is not enough, a row takes several lines. A terminal does not show the columns in ``known``,
+    to which an option of the command gives one value. Without a row it shows the sentence ``empty``.
     """
     clean = ([one_line(cell) for cell in row] for row in rows)
     if not sys.stdout.isatty():
@@ -52,7 +55,10 @@ def show(
                 say(f"  {one_line(note)}")
         return
     first = list(itertools.islice(clean, _DRAWN_ROWS + 1))
-    table = _Table(headings, first, right, drop, room=shutil.get_terminal_size().columns)
+    if not first:
+        print(empty, file=sys.stderr)  # noqa: T201
+        return
+    table = _Table(headings, first, right, drop, known, room=shutil.get_terminal_size().columns)
     if len(first) <= _DRAWN_ROWS:
         say = _write_line
         for line in table.lines(headings):
@@ -82,6 +88,7 @@ class _Table:
         rows: Sequence[Sequence[str]],
         right: Sequence[str],
         drop: Sequence[str],
+        known: Sequence[str],
         *,
         room: int,
     ) -> None:
@@ -91,9 +98,11 @@ class _Table:
         self._room = room
         self._right = [heading in right for heading in headings]
         self._widths = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
-        shown = list(range(len(headings)))
+        shown = [column for column, heading in enumerate(headings) if heading not in known]
         self.omitted: list[str] = []
         for heading in drop:
+            if heading in known:
+                continue
             if self._needed(shown) <= room:
                 break
             shown.remove(headings.index(heading))
@@ -141,6 +150,15 @@ def _moment(unix_seconds: int, zone: tzinfo) -> str:
         return f"{datetime.fromtimestamp(unix_seconds, UTC).astimezone(zone):%Y-%m-%d %H:%M:%S}"
     except (ValueError, OverflowError, OSError):
         return ""
+
+
+def iso_moment(text: str, *, has_zone: bool = False) -> str:
+    """Return a time in ISO form as ``moment`` shows times, in its own zone, or the text if it is no time."""
+    try:
+        shown = datetime.fromisoformat(text).isoformat(" ", "seconds")
+    except ValueError:
+        return text
+    return shown if has_zone else shown[:19]
 
 
 def mode(kind: str, permissions: int) -> str:

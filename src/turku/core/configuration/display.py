@@ -1,6 +1,7 @@
 """The command ``config --show`` of agent and storage: every key with its value and the place that it is from."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from turku.core.cli.output import json_text
 from turku.core.cli.program import Argument, Command
 from turku.core.configuration import declaration
 from turku.core.configuration.directory import MergedFiles
+from turku.core.log import one_line
 
 DEFAULT = "default"
 LoadWithFiles = Callable[[Path], tuple[msgspec.Struct, MergedFiles]]
@@ -30,6 +32,17 @@ def rows(configuration: msgspec.Struct, files: MergedFiles) -> Iterator[dict[str
         }
 
 
+def _values(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield each key below ``key`` with its value: ``anomaly.deleted_share``, ``volumes.data.path``."""
+    if isinstance(value, (list, tuple)) and value and all(isinstance(each, dict) for each in value):
+        value = {each["name"]: {name: each[name] for name in each if name != "name"} for each in value}
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _values(f"{key}.{name}", inner)
+    else:
+        yield key, json_text(value)
+
+
 def command(program: str, load: LoadWithFiles) -> Command:
     """Return the subcommand ``config`` of a program."""
 
@@ -38,9 +51,14 @@ def command(program: str, load: LoadWithFiles) -> Command:
         found = rows(*load(arguments.config_dir.absolute()))
         if arguments.json:
             listing.array(found, print)
-        else:
-            shown = ([row["key"], json_text(row["value"]), row["from"]] for row in found)
-            listing.show(["key", "value", "from"], shown, print)
+            return 0
+        is_terminal = sys.stdout.isatty()
+        for row in found:
+            for key, text in _values(row["key"], row["value"]):
+                line = (key, text) if is_terminal else (key, text, row["from"])
+                print(("  " if is_terminal else "\t").join(map(one_line, line)))  # noqa: T201
+            if is_terminal and row["from"] != DEFAULT:
+                print(f"    from {one_line(row['from'])}")  # noqa: T201
         return 0
 
     return Command(
