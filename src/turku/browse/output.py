@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
 from typing import Any, TypeVar
@@ -57,6 +57,7 @@ def show(
             say,
             right=("size before", "size"),
             drop=("size before", "size"),
+            empty="no differences",
         )
     elif what == "ls":
         listing.show(
@@ -97,10 +98,13 @@ def show(
         )
 
 
-def show_snapshots(rows: Iterable[tuple[str, SnapshotRow]], say: Say, *, owner: str, is_json: bool) -> None:
+def show_snapshots(
+    rows: Iterable[tuple[str, SnapshotRow]], say: Say, *, owner: str, is_json: bool, known: Sequence[str] = ()
+) -> None:
     """Print snapshots. ``owner`` names the first value of each row: ``machine`` or ``storage``.
 
     A snapshot's name tells when it was made, so that the column ``made`` may go where there is no room for it.
+    ``known`` is as in ``listing.show``.
     """
     if is_json:
         listing.array(({owner: name, **_snapshot_object(row)} for name, row in rows), say)
@@ -111,6 +115,8 @@ def show_snapshots(rows: Iterable[tuple[str, SnapshotRow]], say: Say, *, owner: 
         say,
         right=("files", "size"),
         drop=(*(["storage"] if owner == "storage" else []), "made", "files", "size"),
+        known=known,
+        empty="no snapshots",
     )
 
 
@@ -141,7 +147,7 @@ def _snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
     return (
         row.source,
         row.name,
-        row.moment or "",
+        listing.iso_moment(row.moment or ""),
         "" if row.files is None else f"{row.files:,}",
         "" if row.size_bytes is None else size(row.size_bytes),
         ", ".join(word for word, holds in marks if holds),

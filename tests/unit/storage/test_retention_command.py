@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -190,9 +191,11 @@ def test_the_table_fits_into_80_columns(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     rules = retention_rules.read(place)
     found = [(place, row) for row in retention_run.review(place, rules, storage(tmp_path), now=NOW)]
-    retention._show(found, UTC, print, is_json=False, is_dry_run=True)
+    options = argparse.Namespace(machine=None, source=None, json=False, dry_run=True)
+    retention._show(found, options, storage(tmp_path), print)
     lines = capsys.readouterr().out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
-    assert lines[0].split() == ["snapshot", "action", "until", "kept", "by"]
+    assert lines[0].split() == ["machine", "snapshot", "action", "until", "kept", "by"]
+    assert lines[1].startswith(f"{place.machine_dir.name[:8]}  etc_")
     assert all(len(line) <= 80 for line in lines)
 
 

@@ -1,6 +1,7 @@
 """``turku-agent snapshots``, ``ls``, ``versions``, ``find`` and ``diff``: browse the snapshots of this machine."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC
@@ -21,6 +22,8 @@ from turku.protocol.restore_messages import REMARK_LIMIT, Answer, BrowseEnd, Sna
 
 _DEFAULT_LIMIT = 10_000
 """Rows that a storage sends for one listing, unless more are asked for."""
+_PART_OF_NAME = re.compile(r"\d{8}[\d-]*", re.ASCII)
+"""The beginning of the date in a snapshot's name, which would be a time in ISO form as well."""
 UNFINISHED = Argument(
     "--unfinished", action="store_true", help="Use what arrived of a source that has no finished backup yet."
 )
@@ -44,6 +47,8 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 
 
 def _name_or_time(text: str) -> SnapshotChoice:
+    if _PART_OF_NAME.fullmatch(text):
+        return arguments.snapshot_choice(text, None)
     try:
         moments.parse(text, now=SYSTEM_CLOCK.now(), zone=UTC)
     except InvalidValue:
@@ -55,7 +60,9 @@ def _snapshots(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int
     found = browse.snapshots(agent, options.source)
     rows = ((storage, answer) for storage, answer in found if isinstance(answer, SnapshotRow))
     with output.limited(rows, options.limit) as shown:
-        output.show_snapshots(shown, say, owner="storage", is_json=options.json)
+        output.show_snapshots(
+            shown, say, owner="storage", is_json=options.json, known=("source",) * bool(options.source)
+        )
     return 0
 
 

@@ -4,6 +4,7 @@ from base64 import b64decode
 from typing import Any
 
 from turku.api.restores.models import RequestState, RestoreRequest
+from turku.core.cli.listing import iso_moment
 from turku.core.log import one_line
 
 _SHOWN_PATHS = 3
@@ -21,7 +22,8 @@ def subject_text(request: RestoreRequest) -> str:
     paths = [path_text(path) for path in request.paths]
     more = f" and {len(paths) - _SHOWN_PATHS} more" if len(paths) > _SHOWN_PATHS else ""
     named = f": {', '.join(paths[:_SHOWN_PATHS])}{more}" if paths else ""
-    of = f" ({request.snapshot or f'as of {request.moment}'})" if request.snapshot or request.moment else ""
+    as_of = f"as of {iso_moment(request.moment, has_zone=True)}" if request.moment else ""
+    of = f" ({request.snapshot or as_of})" if request.snapshot or as_of else ""
     return one_line(f"{request.source.name}{named}{of}")
 
 

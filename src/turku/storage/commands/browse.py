@@ -11,7 +11,7 @@ from turku.errors import InvalidValue, NotInHistory, UsageError
 from turku.protocol.restore_messages import SnapshotChoice
 from turku.storage import catalog
 from turku.storage.catalog import Catalog
-from turku.storage.commands.setup import MACHINE, configured, require_volumes, selected
+from turku.storage.commands.setup import MACHINE, configured, known_columns, machine_names, require_volumes, selected
 from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import history, machine_links
 from turku.storage.disk.source_directory import SourceDirectory
@@ -45,13 +45,14 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
 def _snapshots(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     zone = configuration.state.timezone
+    machine_name = str if options.json else machine_names(configuration)
     found = (
-        (place.machine_dir.name, row)
+        (machine_name(place.machine_dir.name), row)
         for place in selected(options, configuration)
         for row in history_rows.snapshot_rows(place, history.stored_snapshots(place, zone), zone, now=clock.now())
     )
     with output.limited(found, options.limit) as rows:
-        output.show_snapshots(rows, say, owner="machine", is_json=options.json)
+        output.show_snapshots(rows, say, owner="machine", is_json=options.json, known=known_columns(options))
     require_volumes(options, configuration)
     return 0
 
@@ -76,10 +77,10 @@ def _the_one(
 
 
 def _snapshot_name(opened: Catalog, choice: SnapshotChoice, configuration: StorageState, clock: Clock) -> str:
-    """Return the name of the snapshot that is meant. A text that is not a snapshot's name is a time."""
+    """Return the name of the snapshot that is meant. A text that is in no snapshot's name is a time."""
     snapshots, name = opened.snapshots(), choice.name
     now, zone = clock.now(), configuration.timezone
-    if name and name != arguments.LATEST and not choice.at and all(each.name != name for each in snapshots):
+    if name and name != arguments.LATEST and not choice.at and all(name not in each.name for each in snapshots):
         try:
             return catalog.choose(snapshots, at=name, now=now, zone=zone)
         except InvalidValue as error:

@@ -3,7 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
-from datetime import datetime, tzinfo
+from datetime import datetime
 from typing import Any
 
 from turku.core.cli import listing
@@ -15,7 +15,7 @@ from turku.core.clock import Clock
 from turku.core.units import count_of
 from turku.errors import InvalidValue, LockHeld
 from turku.storage import catalog
-from turku.storage.commands.setup import EXIT_PROBLEMS, SELECTION, configured, selected
+from turku.storage.commands.setup import EXIT_PROBLEMS, SELECTION, configured, known_columns, machine_names, selected
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import retention_rules, retention_run, trash
 from turku.storage.disk.retention_run import RetainedSnapshot
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
             _LOG.error("%s of %s: skipped: %s", place.source, place.machine_dir.name, error.message)
             continue
         found += [(place, row) for row in rows]
-    _show(found, configuration.state.timezone, say, is_json=options.json, is_dry_run=options.dry_run)
+    _show(found, options, configuration, say)
     return EXIT_PROBLEMS if skipped else 0
 
 
@@ -63,32 +63,33 @@ def _apply(place: SourceDirectory, configuration: StorageConfig, now: datetime) 
 
 def _show(
     found: Sequence[tuple[SourceDirectory, RetainedSnapshot]],
-    zone: tzinfo,
+    options: argparse.Namespace,
+    configuration: StorageConfig,
     say: Say,
-    *,
-    is_json: bool,
-    is_dry_run: bool,
 ) -> None:
-    if is_json:
-        say(json_text([_as_object(place, row, is_dry_run=is_dry_run) for place, row in found], indent=4))
+    if options.json:
+        say(json_text([_as_object(place, row, is_dry_run=options.dry_run) for place, row in found], indent=4))
         return
+    zone, machine_name = configuration.state.timezone, machine_names(configuration)
     listing.show(
         _HEADINGS,
         (
             (
-                place.machine_dir.name,
+                machine_name(place.machine_dir.name),
                 place.source,
                 row.name,
-                "keep" if row.reasons else "remove" if is_dry_run else "removed",
+                "keep" if row.reasons else "remove" if options.dry_run else "removed",
                 "" if row.until is None else f"{row.until.astimezone(zone):%Y-%m-%d %H:%M}",
                 ", ".join(row.reasons),
             )
             for place, row in found
         ),
         say,
-        drop=("machine", "source"),
+        drop=("source",),
+        known=known_columns(options),
+        empty="no snapshots",
     )
-    if not is_dry_run:
+    if not options.dry_run:
         _LOG.info("retention removed %s", count_of(sum(not row.reasons for _place, row in found), "snapshot"))
 
 

@@ -3,6 +3,8 @@
 import argparse
 import logging
 import os
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -63,6 +65,25 @@ def selected(options: argparse.Namespace, configuration: "StorageConfig") -> "tu
     from turku.storage.disk.source_lookup import find_sources
 
     return find_sources(configuration, machine=options.machine, source=options.source)
+
+
+def known_columns(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the columns of a table to which ``--machine`` and ``--source`` give one value."""
+    return tuple(column for column in ("machine", "source") if getattr(options, column))
+
+
+def machine_names(configuration: "StorageConfig") -> "Callable[[str], str]":
+    """Return a function that gives for a machine's UUID what a table shows: its name, or how the UUID begins.
+
+    A program gets the UUID.
+    """
+    from turku.storage.disk.machine_links import known_names
+
+    if not sys.stdout.isatty():
+        return str
+    known = {uuid: min(names) for uuid, names in known_names(configuration.state).items()}
+    shared = {name for name, count in Counter(known.values()).items() if count > 1}
+    return lambda uuid: known[uuid] if uuid in known and known[uuid] not in shared else uuid[:8]
 
 
 def config_dir(options: argparse.Namespace) -> Path:

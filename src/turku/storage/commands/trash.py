@@ -3,6 +3,7 @@
 import argparse
 from datetime import timedelta
 
+from turku.core.cli import listing
 from turku.core.cli import options as common
 from turku.core.cli.arguments import number
 from turku.core.cli.listing import Say
@@ -12,7 +13,14 @@ from turku.core.clock import Clock
 from turku.core.units import count_of
 from turku.errors import NotInHistory, UsageError
 from turku.policy import snapshot_mode
-from turku.storage.commands.setup import SELECTION, configured, require_volumes, selected
+from turku.storage.commands.setup import (
+    SELECTION,
+    configured,
+    known_columns,
+    machine_names,
+    require_volumes,
+    selected,
+)
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import trash
 from turku.storage.disk.source_lookup import locked
@@ -20,28 +28,44 @@ from turku.storage.snapshots import MODES
 
 
 def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say) -> int:
+    kept_for = timedelta(days=configuration.retention.trash_days)
     found = [
-        {
-            "machine": place.machine_dir.name,
-            "source": place.source,
-            "snapshot": trashed.name,
-            "removed": trashed.trashed.isoformat(),
-            "kept_until": (trashed.trashed + timedelta(days=configuration.retention.trash_days)).isoformat(),
-        }
-        for place in selected(options, configuration)
-        for trashed in trash.trashed_snapshots(place)
+        (place, trashed) for place in selected(options, configuration) for trashed in trash.trashed_snapshots(place)
     ]
     if options.json:
-        say(json_text(found, indent=4))
+        objects = [
+            {
+                "machine": place.machine_dir.name,
+                "source": place.source,
+                "snapshot": trashed.name,
+                "removed": trashed.trashed.isoformat(),
+                "kept_until": (trashed.trashed + kept_for).isoformat(),
+            }
+            for place, trashed in found
+        ]
+        say(json_text(objects, indent=4))
         return 0
     if not found:
         require_volumes(options, configuration)
         say("the trash is empty")
-    for each in found:
-        say(
-            f"{each['machine']}  {each['source']}  {each['snapshot']}  removed {each['removed']}, "
-            f"kept until {each['kept_until']}"
-        )
+        return 0
+    zone, machine_name = configuration.state.timezone, machine_names(configuration)
+    listing.show(
+        ("machine", "source", "snapshot", "removed", "kept until"),
+        (
+            (
+                machine_name(place.machine_dir.name),
+                place.source,
+                trashed.name,
+                f"{trashed.trashed.astimezone(zone):%Y-%m-%d %H:%M}",
+                f"{(trashed.trashed + kept_for).astimezone(zone):%Y-%m-%d %H:%M}",
+            )
+            for place, trashed in found
+        ),
+        say,
+        drop=("source",),
+        known=known_columns(options),
+    )
     return 0
 
 
