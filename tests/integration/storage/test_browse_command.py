@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -72,12 +73,35 @@ def test_snapshots(machine: BackedUpMachine, run: Run) -> None:
     assert machine.snapshots()[0] in run("snapshots", "etc")
 
 
+def test_a_terminal_gets_names_of_machines_and_no_column_that_an_option_fixes(
+    machine: BackedUpMachine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert f"\n{machine.machine_dir.name[:8]}  etc " in run("snapshots")
+    machine.storage.state.machines_dir.mkdir(parents=True, exist_ok=True)
+    (machine.storage.state.machines_dir / "shop-web-1").symlink_to(machine.machine_dir.name)
+    for command in (["snapshots"], ["retention", "--dry-run"]):
+        assert "\nshop-web-1  etc" in run(*command)
+    for command in (["snapshots", "etc"], ["retention", "--dry-run", "--source", "etc"]):
+        text = run(*command, "--machine", "web-1")
+        assert "web-1" not in text
+        assert re.search("^(\x1b.1m)?snapshot .*\n(\x1b.0m)?etc_2026", text), text
+        assert "no room" not in text
+    assert "  2026-01-31 12:01:00  " in run("snapshots", "etc", "--machine", "web-1")
+
+
 def test_files(machine: BackedUpMachine, run: Run) -> None:
     first, second, third = machine.snapshots()
     names = [row["path"] for row in rows(run("ls", "etc", "--json"))]
     assert names == ["directory", {"b64": "bm90/3V0Zi04"}]
     assert [row["path"] for row in rows(run("ls", f"etc@{second}", "--json"))][1] == "lost"
     assert [row["path"] for row in rows(run("ls", "etc@2026-02-01", "--json"))][1] == "lost"
+    # A part of a name counts as one, although it would be a time too.
+    part = first.removeprefix("etc_")[:15]
+    assert run("ls", f"etc@{part}") == run("ls", f"etc@{first}") != run("ls", f"etc@{second}")
+    with pytest.raises(NotInHistory, match="3 snapshots fit etc_2026: etc_2026"):
+        run("ls", "etc@etc_2026")
     at = rows(run("ls", "etc", "lost", "--at", "2026-01-31 23:00", "--json"))
     assert [(row["size_bytes"], row["first"], row["last"]) for row in at] == [(1, first, first)]
     assert [row["path"] for row in rows(run("ls", "etc", "directory/", "--json"))] == ["directory/kept"]

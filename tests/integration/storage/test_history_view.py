@@ -223,6 +223,9 @@ def test_a_machine_sees_all_of_its_own(machine: BackedUpMachine) -> None:
     assert asker.browse(listing="ls")[-1] == BrowseEnd(snapshot=after)
     assert len(asker.browse(listing="versions", path="ssh/sshd_config")) == 4
     assert "there is shadow" in asker.said(asker.list_only, paths=["shadox"])
+    assert asker.browse(listing="ls", snapshot=SnapshotChoice(before[4:12]))[-1] == BrowseEnd(snapshot=before)
+    assert asker.browse(listing="ls", snapshot=SnapshotChoice(before[-4:]))[-1] == BrowseEnd(snapshot=before)
+    assert "'turku-agent versions SOURCE PATH' shows" in asker.said(asker.list_only, paths=["gone"])
     assert f"the newest is {after}" in asker.said(asker.browse, listing="ls", snapshot=SnapshotChoice("never"))
 
 
@@ -252,7 +255,7 @@ class Coordinator:
 
 @pytest.mark.parametrize(
     "choice",
-    [None, LATEST, SnapshotChoice("latest"), SnapshotChoice(at="2026-02-03 23:00"), SnapshotChoice("20260203")],
+    [None, LATEST, SnapshotChoice("latest"), SnapshotChoice(at="2026-02-03 23:00")],
 )
 def test_a_choice_is_settled_once(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, choice: SnapshotChoice | None
@@ -282,7 +285,8 @@ def test_the_first_view_settles_the_snapshot(machine: BackedUpMachine, monkeypat
 
 
 @pytest.mark.parametrize(
-    "choice", [SnapshotChoice("never"), SnapshotChoice(at="2000-01-01"), SnapshotChoice("etc_2026")]
+    "choice",
+    [SnapshotChoice("never"), SnapshotChoice(at="2000-01-01"), SnapshotChoice("etc_2026"), SnapshotChoice("20260203")],
 )
 def test_a_choice_that_means_nothing_is_refused_without_a_name(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, choice: SnapshotChoice

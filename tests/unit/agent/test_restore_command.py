@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from turku.agent.commands import restore
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore.job import PlannedRestore, RestoreJob
+from turku.agent.restore.result import RestoreResult
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.agent.state import staging_records
 from turku.protocol.messages import StorageAddress
@@ -55,6 +57,20 @@ def test_a_person_is_asked_about_a_quarantined_snapshot(
     said = capsys.readouterr().err
     assert f"NOTE: {REMARK}." in said
     assert "all the same?" in said
+
+
+def test_after_a_no_the_exit_code_says_that_nothing_was_restored(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert restore._print_result(RestoreResult("cancelled", "etc_1", tmp_path), said.append, "") == 4
+    assert said == ["Nothing was restored."]
+
+
+def test_the_question_names_the_snapshots_time_without_a_fraction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = replace(plan(tmp_path), moment="2026-11-30T12:02:34.582764+00:00")
+    assert restore._approve(made, options(yes=True))
+    assert "as of 2026-11-30 12:02:34+00:00: 3 files" in capsys.readouterr().err
 
 
 def test_a_script_gets_a_warning_and_goes_on_where_nothing_can_be_overwritten(

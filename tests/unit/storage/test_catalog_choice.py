@@ -42,8 +42,18 @@ def test_the_latest_unless_something_is_said() -> None:
 
 def test_by_name() -> None:
     assert chosen("renamed by hand") == "renamed by hand"
-    with pytest.raises(NotInHistory, match="no snapshot fourth"):
+    with pytest.raises(NotInHistory, match="no snapshot fourth") as refused:
         chosen("fourth")
+    assert refused.value.hint == "'snapshots' shows which there are; the newest is third"
+
+
+def test_by_a_part_of_the_name_that_no_other_has() -> None:
+    assert chosen("by hand") == "renamed by hand"
+    assert chosen("sec") == "second"
+    with pytest.raises(NotInHistory, match="2 snapshots fit ir: first, third"):
+        chosen("ir")
+    with pytest.raises(NotInHistory, match="7 snapshots fit a: a0, a1, a2, a3, a4 and 2 more"):
+        choose([Snapshot(f"a{number}", NOW) for number in range(7)], name="a", now=NOW, zone=UTC)
 
 
 @pytest.mark.parametrize(

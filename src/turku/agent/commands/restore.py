@@ -16,11 +16,11 @@ from turku.agent.restore.result import ProgressDisplay, RestoreResult
 from turku.agent.state import staging_records
 from turku.browse.arguments import snapshot_choice
 from turku.core.cli import options as common
-from turku.core.cli.listing import Say
+from turku.core.cli.listing import Say, iso_moment
 from turku.core.cli.program import Argument, Command, OneOf
 from turku.core.log import one_line
 from turku.core.units import count_of, size
-from turku.errors import RestoreIncomplete, TurkuError, UsageError
+from turku.errors import RestoreFailed, RestoreIncomplete, TurkuError, UsageError
 
 
 def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
@@ -96,7 +96,8 @@ def _job(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
 
 def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
     """Return whether a person or ``--yes`` approves. A new directory needs no approval."""
-    what = f"source {plan.source} as of {one_line(plan.moment or plan.snapshot)}"
+    made = plan.snapshot if plan.moment is None else iso_moment(plan.moment, has_zone=True)
+    what = f"source {plan.source} as of {one_line(made)}"
     if options.unfinished:
         what = f"source {plan.source}, of which NO backup was finished: what there is of it"
     if plan.files is not None and plan.size_bytes is not None:
@@ -143,7 +144,7 @@ def _print_result(outcome: RestoreResult, say: Say, hint: str) -> int:
         return 0
     if outcome.state == "cancelled":
         say("Nothing was restored.")
-        return 0
+        return RestoreFailed.exit_code
     summary, *problems = outcome.lines()
     raise RestoreIncomplete(summary, details="\n".join(problem.strip() for problem in problems), hint=hint)
 
@@ -161,7 +162,7 @@ COMMANDS = (
         (
             Argument("source", metavar="SOURCE", help="Source to restore from."),
             Argument("paths", nargs="*", metavar="PATH", help="Path in the source (default: all of it)."),
-            Argument("--snapshot", metavar="NAME", help="Snapshot: its name, the end of its name, or 'latest'."),
+            Argument("--snapshot", metavar="NAME", help="Snapshot: its name, a part that no other has, or 'latest'."),
             common.AT,
             UNFINISHED,
             OneOf(
@@ -189,6 +190,9 @@ COMMANDS = (
             common.DRY_RUN,
             common.YES,
         ),
-        exit_codes={3: "Some files are restored. The error names those that are not.", 4: "Nothing was restored."},
+        exit_codes={
+            3: "Some files are restored. The error names those that are not.",
+            4: "Nothing was restored, or the answer was no.",
+        },
     ),
 )

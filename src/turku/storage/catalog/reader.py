@@ -110,7 +110,7 @@ class Catalog:
             if found is None or KINDS.index(found.kind) != DIRECTORY:
                 raise NotInHistory(
                     f"{one_line(path)} is {'not in' if found is None else f'a {found.kind} in'} {snapshot}",
-                    hint="'versions' shows which snapshots have it, 'find' searches all of them",
+                    hint="'versions SOURCE PATH' shows the snapshots that have it, 'find' searches all of them",
                 )
         return self._listed(position, path)
 

@@ -10,6 +10,7 @@ from turku.storage.disk import history
 from turku.storage.disk.history import Dated
 
 LATEST = "latest"
+_NAMED = 5
 
 
 def choose(
@@ -17,9 +18,10 @@ def choose(
 ) -> str:
     """Return the name of the chosen snapshot.
 
-    It is ``name`` (or ``latest``), or the newest one made at or before ``at``, or else the newest. A snapshot whose
-    date is in doubt is the newest only if all dates are. ``snapshots`` are given oldest first. Raises NotInHistory if
-    there is no such snapshot, InvalidValue for an ``at`` that is not understood, UsageError for both at once.
+    It is ``name``, the only one with ``name`` in its own, ``latest``, or the newest one made at or before ``at``, or
+    else the newest. A snapshot whose date is in doubt is the newest only if all dates are. ``snapshots`` are given
+    oldest first. Raises NotInHistory if no snapshot or several fit, InvalidValue for an ``at`` that is not understood,
+    UsageError for both at once.
     """
     if name and at:
         raise UsageError("a snapshot is chosen by its name or by a time, not by both")
@@ -37,6 +39,13 @@ def choose(
     latest = history.latest_last(snapshots, now=now)[-1].name
     if not name or name == LATEST:
         return latest
-    if all(snapshot.name != name for snapshot in snapshots):
-        raise NotInHistory(f"there is no snapshot {one_line(name)}", hint=f"the newest is {latest}")
-    return name
+    known = [each.name for each in snapshots]
+    fitting = [name] if name in known else [each for each in known if name in each]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        more = f" and {len(fitting) - _NAMED} more" if len(fitting) > _NAMED else ""
+        raise NotInHistory(f"{len(fitting)} snapshots fit {one_line(name)}: {', '.join(fitting[:_NAMED])}{more}")
+    raise NotInHistory(
+        f"there is no snapshot {one_line(name)}", hint=f"'snapshots' shows which there are; the newest is {latest}"
+    )

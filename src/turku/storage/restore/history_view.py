@@ -95,6 +95,9 @@ class HistoryView:
         """Return the name of the view's only snapshot, or None if all are in it."""
         if grant.snapshot is None or grant.resolved is not None:
             return grant.resolved
+        if grant.snapshot.name not in (None, LATEST, CURRENT, *(each.name for each in snapshots)):
+            # A part of a name is enough for a person, and not for a grant.
+            raise NotInHistory(_GONE)
         try:
             name = self._chosen(grant.snapshot, snapshots).name
         except NotInHistory:
@@ -130,16 +133,8 @@ class HistoryView:
                 else "",
             )
         by_name = {each.name: each for each in snapshots}
-        name = choice.name
-        if name and name not in by_name:
-            # A distinct part of the name is enough, such as ``20261124-084122``.
-            meant = [each for each in by_name if each.removeprefix(f"{place.source}_").startswith(name)]
-            name = meant[0] if len(meant) == 1 else name
-        chosen = by_name[
-            catalog.choose(
-                snapshots, name=name, at=choice.at, now=self._clock.now(), zone=self._configuration.state.timezone
-            )
-        ]
+        zone = self._configuration.state.timezone
+        chosen = by_name[catalog.choose(snapshots, name=choice.name, at=choice.at, now=self._clock.now(), zone=zone)]
         noted = snapshot_notes.read(place, chosen.name)
         remarks = self._remarks(chosen, noted, snapshots, is_latest=choice.name in (None, LATEST) and choice.at is None)
         return SnapshotTree(place, chosen.name, chosen.path, chosen.moment, noted, remarks)

@@ -21,6 +21,7 @@ CURRENT = "current"
 """The name that stands for a snapshot of a source without history: its working tree after the last run."""
 UNFINISHED = "unfinished"
 """The name that stands for a snapshot of a source without a finished backup: what its runs have transferred so far."""
+_ELSEWHERE = "'turku-agent versions SOURCE PATH' shows the snapshots that have it; restore it with --snapshot"
 _NEAR_NAMES = 3
 _SIBLINGS_LIMIT = 20_000
 
@@ -80,7 +81,7 @@ def checked_paths(
     if not found:
         raise NotInHistory(
             f"{shown(lost[0])} is lost: the catalog lists it in {snapshot.name}, and the storage no longer has it",
-            hint="turku-agent versions shows other snapshots that have it",
+            hint=_ELSEWHERE,
         )
     return CheckedPaths(tuple(found), tuple(lost))
 
@@ -90,7 +91,7 @@ def _is_there(
 ) -> bool:
     """Return False if only the catalog has the path.
 
-    Raises NotInHistory, with similar names, if neither has it or it is not in scope.
+    Raises NotInHistory, with the way to other snapshots and similar names, if neither has it or it is not in scope.
     """
     hint = "turku-agent ls shows what is"
     if scope.has_path(path):
@@ -99,7 +100,7 @@ def _is_there(
         except (FileNotFoundError, NotADirectoryError):
             if is_recorded(path):
                 return False
-            hint = _near_paths(tree, path, scope) or hint
+            hint = "; ".join(filter(None, (_ELSEWHERE, _near_paths(tree, path, scope))))
         except OSError as error:
             raise NotInHistory(f"{shown(path)} cannot be read in {snapshot.name}: {error.strerror}") from error
         else:
