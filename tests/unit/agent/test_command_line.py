@@ -6,9 +6,25 @@ import pytest
 from tests.unit.agent.conftest import Write
 
 from turku.agent import cli
-from turku.agent.commands import setup
+from turku.agent.commands import browse, setup
 from turku.core.clock import SystemClock
 from turku.errors import UsageError
+from turku.protocol.restore_messages import SnapshotChoice
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("20261130", SnapshotChoice("20261130")),
+        ("20261130-120234", SnapshotChoice("20261130-120234")),
+        ("1a2b", SnapshotChoice("1a2b")),
+        ("latest", SnapshotChoice()),
+        ("2026-11-30", SnapshotChoice(at="2026-11-30")),
+        ("3 days ago", SnapshotChoice(at="3 days ago")),
+    ],
+)
+def test_the_date_in_a_snapshots_name_is_a_part_of_the_name_and_no_time(text: str, choice: SnapshotChoice) -> None:
+    assert browse._name_or_time(text) == choice
 
 
 class SleepRecorder(SystemClock):

@@ -14,7 +14,7 @@ from turku.api.audit.models import AuditEntry
 from turku.api.cli import PROGRAM
 from turku.api.fleet.identity import auths
 from turku.api.fleet.models import AuthKind, Machine, Storage
-from turku.api.restores import transitions
+from turku.api.restores import description, transitions
 from turku.api.restores.models import IN_PROGRESS, RequestState, RestorePolicy, RestoreRequest
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, UsageError
@@ -294,6 +294,11 @@ class TestWish:
     def test_for_a_moment_is_settled_when_it_is_made(self, cast: Cast) -> None:
         request = ask_for(cast.alice, moment="3 days ago")
         assert request.moment[:10] == (now() - timedelta(days=3)).date().isoformat()
+
+    def test_names_its_moment_without_a_fraction(self, cast: Cast) -> None:
+        request = ask_for(cast.alice, moment="2026-11-01")
+        assert ".999999" in request.moment
+        assert "(as of 2026-11-01 23:59:59+00:00)" in description.subject_text(request)
 
     def test_for_everything_has_no_paths(self, cast: Cast) -> None:
         assert ask_for(cast.alice, paths=[b"ssh", b"./"]).paths == []

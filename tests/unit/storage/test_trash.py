@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tests.support.backed_up_machine import StorageClock, storage_configuration
 
 from turku.core.configuration.declaration import with_values
 from turku.errors import LockHeld, NotInHistory, NoVolume, UsageError
+from turku.storage.commands import trash as trash_commands
 from turku.storage.config.model import StorageConfig, Volume
 from turku.storage.disk import history, snapshot_notes, source_lookup, trash
 from turku.storage.disk.snapshot_record import SnapshotRecord
@@ -127,6 +130,21 @@ def test_the_operator_lists_restores_and_empties(storage: StorageConfig, place: 
     assert "0 snapshots removed" in said(storage, "trash", "empty", "--older-than", "2")
     assert "1 snapshot removed" in said(storage, "trash", "empty", "--yes")
     assert names(place) == []
+
+
+def test_the_trash_is_a_table_on_a_terminal(
+    storage: StorageConfig, place: SourceDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trash.put(place, NAME, now=NOW)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    options = argparse.Namespace(machine=None, source="etc", json=False)
+    trash_commands._list(options, storage, StorageClock(), print)
+    heading, row = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert re.split(" {2,}", heading) == ["machine", "snapshot", "removed", "kept until"]
+    trashed = storage.retention.trash_days
+    until = f"{NOW + timedelta(days=trashed):%Y-%m-%d %H:%M}"
+    assert re.split(" {2,}", row) == [UUID[:8], NAME, "2026-02-10 12:00", until]
 
 
 def test_a_machine_is_found_by_its_name_too(storage: StorageConfig, place: SourceDirectory) -> None:

@@ -122,7 +122,10 @@ def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
 
 def _says_yes(question: str) -> bool:
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = sys.stdin.readline()
+    if not answer:
+        print(file=sys.stderr)  # noqa: T201
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _has_person() -> bool:
