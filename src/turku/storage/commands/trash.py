@@ -29,43 +29,27 @@ from turku.storage.snapshots import MODES
 
 def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say) -> int:
     kept_for = timedelta(days=configuration.retention.trash_days)
+    zone, machine_name = configuration.state.timezone, machine_names(configuration)
     found = [
-        (place, trashed) for place in selected(options, configuration) for trashed in trash.trashed_snapshots(place)
+        (place.machine_dir.name, place.source, each.name, each.trashed, each.trashed + kept_for)
+        for place in selected(options, configuration)
+        for each in trash.trashed_snapshots(place)
     ]
     if options.json:
-        objects = [
-            {
-                "machine": place.machine_dir.name,
-                "source": place.source,
-                "snapshot": trashed.name,
-                "removed": trashed.trashed.isoformat(),
-                "kept_until": (trashed.trashed + kept_for).isoformat(),
-            }
-            for place, trashed in found
-        ]
-        say(json_text(objects, indent=4))
+        keys = ("machine", "source", "snapshot", "removed", "kept_until")
+        times = ((*names, removed.isoformat(), until.isoformat()) for *names, removed, until in found)
+        say(json_text([dict(zip(keys, row, strict=True)) for row in times], indent=4))
         return 0
     if not found:
         require_volumes(options, configuration)
         say("the trash is empty")
         return 0
-    zone, machine_name = configuration.state.timezone, machine_names(configuration)
-    listing.show(
-        ("machine", "source", "snapshot", "removed", "kept until"),
-        (
-            (
-                machine_name(place.machine_dir.name),
-                place.source,
-                trashed.name,
-                f"{trashed.trashed.astimezone(zone):%Y-%m-%d %H:%M}",
-                f"{(trashed.trashed + kept_for).astimezone(zone):%Y-%m-%d %H:%M}",
-            )
-            for place, trashed in found
-        ),
-        say,
-        drop=("source",),
-        known=known_columns(options),
+    rows = (
+        (machine_name(uuid), *names, *(f"{time.astimezone(zone):%Y-%m-%d %H:%M}" for time in (removed, until)))
+        for uuid, *names, removed, until in found
     )
+    headings = ("machine", "source", "snapshot", "removed", "kept until")
+    listing.show(headings, rows, say, drop=("source",), known=known_columns(options))
     return 0
 
 
