@@ -5,8 +5,6 @@ Run as a child of a benchmark with the coordinator's own environment: `python -m
 coordinator, without path). Prints a line of JSON for each page: ``{"list", "page", "seconds", "bytes"}``.
 """
 
-from __future__ import annotations
-
 import argparse
 import http.client
 import json

@@ -7,8 +7,6 @@ renamed trees, as a timer would have it. The goal is that a backup takes as long
 a fresh ext4 of its own. The result is `bench/figures/background_removal.json`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -10,8 +10,6 @@ Run by hand from the checkout: ``.venv/bin/python -m bench.catalog [--rows N] [-
    memory of reading the whole tree into a catalog that was lost.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@ loopback as installed commands: coordinator on SQLite, sshd, storage, agent. Eac
 with the fastest and slowest, and stands beside what the same machine needs for the least that could be done instead.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

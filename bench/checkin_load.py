@@ -1,7 +1,5 @@
 """Checkins of random machines against a coordinator, by wrk (Debian package `wrk`): many more than Python can send."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ their manuals begin: restic and borg encrypt, compress and find repeated content
 links.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex

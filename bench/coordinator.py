@@ -7,8 +7,6 @@ machine: an own PostgreSQL server that writes durably, `turku-api serve` with tw
 Both builds are measured in turns, on the same rows, with the same load. docs/benchmarks.md has the method and figures.
 """
 
-from __future__ import annotations
-
 import argparse
 import http.client
 import json

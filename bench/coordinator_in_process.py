@@ -4,8 +4,6 @@ Its WSGI application answers calls as it does behind gunicorn, on SQLite or Post
 `core/clock.py` reads the time, and no statement asks the database for it, so that one replaced method moves all of it.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import time
@@ -145,7 +143,7 @@ class RowsWritten:
     changed: int
     deleted: int
 
-    def __sub__(self, other: RowsWritten) -> RowsWritten:
+    def __sub__(self, other: "RowsWritten") -> "RowsWritten":
         return RowsWritten(self.inserted - other.inserted, self.changed - other.changed, self.deleted - other.deleted)
 
     @property

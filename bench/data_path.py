@@ -9,8 +9,6 @@ up. The result is a file of JSON, from which the tables and plots of `docs/bench
 bench.document`, which this runs at the end.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil
@@ -83,10 +81,7 @@ class Run:
         for each in made:
             size, inodes = source_tree.used(*each.kept_in)
             before_size, before_inodes = used[each.name]
-            self.added[each.name] = (
-                (size - before_size) / UNCHANGED_TIMES,
-                (inodes - before_inodes) / UNCHANGED_TIMES,
-            )
+            self.added[each.name] = ((size - before_size) / UNCHANGED_TIMES, (inodes - before_inodes) / UNCHANGED_TIMES)
         for _ in range(CHANGED_TIMES):
             self._generation += 1
             self.tree.change(self._generation)

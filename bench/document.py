@@ -4,8 +4,6 @@
 A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``. The rest of the page is written by people.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

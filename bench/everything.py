@@ -5,8 +5,6 @@ with options of its own. One that fails does not keep the others from being run.
 took, and whether it ran to its end. The output of each tells the goals that it met.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

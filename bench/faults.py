@@ -6,8 +6,6 @@ the faults: one for each snapshot mode (tests/support/injected_faults.py) and on
 (tests/support/injected_fleet_faults.py). The exit code is 1 where anything was found.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import itertools

@@ -8,8 +8,6 @@ same tree, as their manuals begin. Every loss needs its reason in ``REASONS``: a
 made.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -5,8 +5,6 @@ Run as a child of a benchmark with the coordinator's own environment (TURKU_STAT
 Everything follows from the numbers of the rows: two runs of one size write the same fleet.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os

@@ -6,8 +6,6 @@ server of the benchmark's own or, with `--database sqlite`, on SQLite. Nothing l
 `--output DIRECTORY` also writes figures.json and plots. docs/scale.md has the method, and carries the figures on.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json
@@ -437,11 +435,7 @@ def simulate(arguments: argparse.Namespace, state: Path, url: str | None, pid: i
             CoordinatorSlots(arguments.slots) if arguments.rules == "coordinator" else StorageLimits(arguments.slots)
         )
         fleet = SimulatedFleet(
-            coordinator,
-            rules,
-            secrets=coordinator.set_up(),
-            seed=arguments.seed,
-            sent_share=arguments.sent_share,
+            coordinator, rules, secrets=coordinator.set_up(), seed=arguments.seed, sent_share=arguments.sent_share
         )
         experiment = Experiment(fleet, pid)
         storages = arguments.storages or max(-(-arguments.machines // MACHINES_PER_STORAGE), 2)

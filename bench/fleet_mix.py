@@ -4,8 +4,6 @@ The shares are a guess at a mixed fleet, chosen so that the whole grammar of sch
 from them is one of this fleet.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import dataclass

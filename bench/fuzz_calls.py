@@ -5,8 +5,6 @@ workers and SQLite, its throttle of bad credentials off. The exit code is 1 wher
 error or not at all, or where memory grew by more than the limit. A request is made of the seed and its number alone.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys
@@ -49,11 +47,7 @@ def prepared(coordinator: Coordinator, seed: int) -> Fuzz:
     cast.operator(f"Machine.objects.filter(pk=alice.pk).update(storage=Storage.objects.get(name={cast.bob.name!r}))")
     code = coordinator.manage("machine", "re-enrol", cast.alice.uuid, "--raw").strip()
     lawful = lawful_messages(
-        cast.alice,
-        cast.bob,
-        machine_auth=cast.machine_auth,
-        storage_auth=cast.storage_auth,
-        re_enrol_code=code,
+        cast.alice, cast.bob, machine_auth=cast.machine_auth, storage_auth=cast.storage_auth, re_enrol_code=code
     )
     return Fuzz(coordinator.port, lawful, seed)
 

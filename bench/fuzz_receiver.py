@@ -11,8 +11,6 @@ may not change is compared with what it was, content included. What is wrong is 
 the episode up to it, and the exit code is 1.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import ctypes
@@ -92,7 +90,7 @@ class Tally:
     grown_mib: float = 0.0
     child_mib: float = 0.0
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: "Tally") -> None:
         self.sessions += other.sessions
         self.honest += other.honest
         self.believed_lies += other.believed_lies
@@ -166,7 +164,7 @@ class Worker:
         self._first_mib = 0.0
         self.tally = Tally()
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> "Worker":
         libc = ctypes.CDLL(None)
         # What a sandbox might leave behind becomes a child of ours, and is seen.
         libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

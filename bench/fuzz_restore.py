@@ -6,8 +6,6 @@ exit code is 1 where anything around what was asked for changed, a session did n
 allowed or showed a traceback, or an honest one among them failed.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import sys

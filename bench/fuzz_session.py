@@ -6,8 +6,6 @@ are the installed command as sshd would start it. The exit code is 1 where one t
 showed a traceback, or took more memory than allowed.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import json

@@ -1,7 +1,5 @@
 """Plots as SVG, each a few panels below each other with one axis of time or bins: no library, nothing to install."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape

@@ -1,7 +1,5 @@
 """Time, processor time and memory of an action and of all the processes that it has, while it goes on."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import os

@@ -6,8 +6,6 @@ times a second, of the agent with ssh and rsync, and of the session below sshd w
 processes share are divided among them. The result is `bench/figures/memory.json`.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

@@ -7,8 +7,6 @@ system gives as used. The goal is at most 1.2 times the file plus the pages writ
 its snapshot at the end. `link-dest`, which keeps a changed file whole, is there to compare with.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -6,8 +6,6 @@ machine and coordinator, passes a relay (`bench/relay.py`): once with 30 ms ther
 and so as root: the storage has to see its machine at another address than its own, or nothing is compressed.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -4,8 +4,6 @@ That matters more than it seems. ext4 passes over inodes that were freed in the 
 takes many times as long on a disk where a large tree was just removed, whoever did it.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Draws what was measured as SVG, by itself: bars side by side need no library."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence

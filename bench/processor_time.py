@@ -1,7 +1,5 @@
 """Processor time that processes took: a figure that others who share the machine hardly change."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

@@ -9,8 +9,6 @@ One storage, its machines and their five minutes, as events on a simulated clock
 - ``not reserved``: as ``present``, without the reservation for a head that waits for half a day.
 """
 
-from __future__ import annotations
-
 import argparse
 import heapq
 import json

@@ -8,8 +8,6 @@ each direction, all connections together. What is under way is bounded, as a rou
 round trip after it was asked for. Neither loss nor TCP's slow start is played.
 """
 
-from __future__ import annotations
-
 import asyncio
 import multiprocessing
 import os

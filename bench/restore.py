@@ -10,8 +10,6 @@ The time that one command takes besides the files (two programs, ssh, a permissi
 With `--file-bytes` the files are larger ones, beside which that is less.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -6,8 +6,6 @@ sources and 120,000 runs, on a PostgreSQL server of the benchmark's own. It take
 the sizes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@
 (`bench.row_sizes`), without measuring. Everything that is assumed beside them stands in ASSUMED.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -285,11 +283,7 @@ class Page:
                     f"10⁶ x {gib:.0f} GiB x 2 % in a day",
                     f"{changed:,.0f} Gbit/s, {changed / space * 1000:.0f} Mbit/s each",
                 ],
-                [
-                    "network to the coordinators",
-                    "calls a second x 4 kB",
-                    f"{traffic / 1e6:,.0f} Mbit/s",
-                ],
+                ["network to the coordinators", "calls a second x 4 kB", f"{traffic / 1e6:,.0f} Mbit/s"],
                 [
                     "a storage's list of machines",
                     f"{machines:,.0f} x 400 bytes every 5 minutes",

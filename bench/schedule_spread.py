@@ -1,7 +1,5 @@
 """The evenness with which schedules spread a fleet's sources over the times that their text leaves open."""
 
-from __future__ import annotations
-
 import math
 import random
 import uuid

@@ -6,8 +6,6 @@ hundreds for each backup, a share is sent (and its answer checked). The others a
 due is read from the coordinator's database, where the checkin reads it.
 """
 
-from __future__ import annotations
-
 import heapq
 import random
 from collections import Counter, defaultdict
@@ -57,9 +55,9 @@ class Machine:
     phase: float
     sources: dict[str, Source]
     key: int = 0
-    storage: Storage | None = None
+    storage: "Storage | None" = None
     next_due: float = 0.0
-    session: Session | None = None
+    session: "Session | None" = None
 
     def find_next_due(self) -> None:
         """Find ``next_due`` anew."""
@@ -73,7 +71,7 @@ class Storage:
 
     name: str
     secret: str
-    sessions: set[Session] = field(default_factory=set)
+    sessions: "set[Session]" = field(default_factory=set)
     is_down: bool = False
 
     @property
@@ -91,7 +89,7 @@ class Session:
     is_first: bool = False
     """True when one of its sources was never backed up."""
     waiting: list[str] = field(default_factory=list)
-    runs: set[Run] = field(default_factory=set)
+    runs: "set[Run]" = field(default_factory=set)
     has_unreported: bool = False
     is_over: bool = False
 
@@ -306,11 +304,7 @@ class SimulatedFleet:
             machine.session = None
             return
         self.calls["storage_ping_checkin"] += 1
-        message = {
-            "storage": storage.credentials,
-            "machine": {"uuid": machine.uuid},
-            **self.rules.session_settings,
-        }
+        message = {"storage": storage.credentials, "machine": {"uuid": machine.uuid}, **self.rules.session_settings}
         answer = self.coordinator.call("storage_ping_checkin", message)["machine"]
         session.waiting = list(answer["scheduled_sources"])
         if not session.waiting:

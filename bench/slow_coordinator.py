@@ -12,8 +12,6 @@ A benchmark writes the hash of COMMON_SECRET into every machine's row: the cost 
 secret it is, and 100,000 such hashes would take eight hours to make.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any

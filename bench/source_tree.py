@@ -6,8 +6,6 @@ saved by finding what is there already. A few have an ACL, an extended attribute
 on a system's disk.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

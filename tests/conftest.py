@@ -1,8 +1,6 @@
 """Fixtures of all tests: a private state directory for the coordinator, hypothesis's profile, and that unit and
 property tests start no children and open no sockets."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -5,8 +5,6 @@ The tables between the markers of configuration.md and the commented examples co
 (src/turku/policy/source_options.py). A test compares them.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import textwrap

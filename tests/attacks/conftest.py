@@ -1,8 +1,6 @@
 """Fixtures of the attacks: a real coordinator (`turku-api serve` with its workers, on SQLite), and for the attacks on
 a machine our agent with a storage whose sshd is real and whose forced command is the attacker's."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """C1: a coordinator cannot send a machine to a storage of the attacker's. Changes are accepted on the machine."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import subprocess

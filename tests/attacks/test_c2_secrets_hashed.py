@@ -1,7 +1,5 @@
 """C2: whoever reads the whole database of a coordinator has no secret, and cannot test guesses without its key file."""
 
-from __future__ import annotations
-
 import hashlib
 
 from tests.support.http_cast import SOURCES, HttpCast

@@ -1,7 +1,5 @@
 """C3, C5: a coordinator orders restores. The machine's own configuration alone says if, and where, any is obeyed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """C3: no answer of a coordinator makes a machine offer anything for writing, or anything but its own sources."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """C4: a coordinator that orders history away: the storage's own floor and its own trash stand against it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path

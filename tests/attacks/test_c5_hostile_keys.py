@@ -3,8 +3,6 @@
 Real `turku-storage-update-config` against an API that sends what it likes, and a real sshd that reads the file.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

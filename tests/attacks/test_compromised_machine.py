@@ -6,8 +6,6 @@ is told every hostile configuration, and once with one that is compromised too a
 wants. At each ping the source counts as due: a machine can always break a run off before its report.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -61,7 +59,7 @@ class CompromisedMachine:
     successes: int = 0
     """Pings of the attack whose backup was made."""
 
-    def restored_from(self, copy: Path) -> CompromisedMachine:
+    def restored_from(self, copy: Path) -> "CompromisedMachine":
         """The same on another volume, with the source as it was last."""
         shutil.rmtree(self.machine.source_dir)
         self.machine.source_dir.mkdir()

@@ -3,8 +3,6 @@
 Its way to the audit log is in tests/unit/api/test_quarantined_reports.py. These are the storage's acts.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -133,10 +131,7 @@ def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: Bac
     machine.storage = with_values(
         machine.storage,
         anomaly=AnomalyConfig(
-            sources={
-                "etc": AnomalyThresholds(enabled=False),
-                f"{uuid}/etc": AnomalyThresholds(rewritten_share=0.9),
-            }
+            sources={"etc": AnomalyThresholds(enabled=False), f"{uuid}/etc": AnomalyThresholds(rewritten_share=0.9)}
         ),
     )
     rewrite(machine.source_dir, FILES * 6 // 10)

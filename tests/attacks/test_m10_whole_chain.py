@@ -1,7 +1,5 @@
 """M10 through all programs: agent, ssh, storage, coordinator's audit log, and the operator's review."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

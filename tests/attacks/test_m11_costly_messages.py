@@ -1,7 +1,5 @@
 """M11: no message costs much. Each is as costly as its kind can be made, and the server's own time is measured."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

@@ -3,8 +3,6 @@
 The volume is a small file system of its own, as only root can mount one.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,10 +26,7 @@ from turku.storage.fs import disk_usage
 MIB = 1024 * 1024
 ATTACKER = "11111111-1111-4111-8111-111111111111"
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small volume"),
-]
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small volume")]
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """M11: a machine tries to keep its storage's slots from the others: by asking and not coming, by asking all the time, by
 a great many sources."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest

@@ -1,7 +1,5 @@
 """M11: one machine's key is used to hold sessions, and with them the storage's memory: by number, by kind, for ever."""
 
-from __future__ import annotations
-
 import os
 import socket
 import threading

@@ -4,8 +4,6 @@ They change nothing of the answers to the agent, and the agent hears of nothing 
 The daemon is rsync's own. A program between it and the storage adds messages to its side of the conversation.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import struct
@@ -25,14 +23,7 @@ from tests.support.rsyncd import Rsyncd
 from turku.core.configuration.declaration import with_values
 from turku.errors import BackupFailed
 from turku.protocol.messages import SourceCredentials
-from turku.protocol.restore_messages import (
-    MODULE,
-    Deleted,
-    FileRestoreRequest,
-    Manifest,
-    ManifestEntry,
-    RestoreEnd,
-)
+from turku.protocol.restore_messages import MODULE, Deleted, FileRestoreRequest, Manifest, ManifestEntry, RestoreEnd
 from turku.storage.containment import bubblewrap
 from turku.storage.restore import plan
 from turku.storage.restore import push as push_module
@@ -74,7 +65,7 @@ class Meddler:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
-    def __enter__(self) -> Meddler:
+    def __enter__(self) -> "Meddler":
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 

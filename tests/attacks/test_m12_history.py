@@ -3,8 +3,6 @@
 Real sshd, storage and coordinator. Mallory is a compromised machine, whose history lies beside Alice's.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

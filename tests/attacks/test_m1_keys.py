@@ -3,8 +3,6 @@
 The storage's defence against a coordinator that sends such keys all the same is in test_c5_hostile_keys.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

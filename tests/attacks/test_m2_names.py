@@ -1,7 +1,5 @@
 """M2: no source's name leads out of its machine's directory: refused by the API, and again by the storage."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """M3: filter rules and excludes decide on names only: what reads files on the storage is refused, twice."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

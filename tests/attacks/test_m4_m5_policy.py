@@ -3,8 +3,6 @@
 The storage is one of the existing system, which knows nothing of floors: it deletes snapshots by the ``retention`` of its order.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

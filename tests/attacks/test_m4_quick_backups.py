@@ -3,8 +3,6 @@
 Real rsync, a clock of the test's own. Each test switches the other guards off, the last ones let all of them work.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path

@@ -3,8 +3,6 @@
 The coordinator's part is in test_m4_m5_policy.py. Here the storage is ordered all of it at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path

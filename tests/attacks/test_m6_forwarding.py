@@ -6,8 +6,6 @@ sshd that would allow everything else, and both together. ``turku-storage check`
 cannot forbid.
 """
 
-from __future__ import annotations
-
 import getpass
 import itertools
 import socket

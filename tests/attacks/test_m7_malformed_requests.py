@@ -4,8 +4,6 @@
 that a machine names is checked in test_m7_ports.py.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import threading

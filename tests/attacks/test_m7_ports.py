@@ -1,7 +1,5 @@
 """M7: the port that a machine names must be its own session's tunnel. No other service gets a byte."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager

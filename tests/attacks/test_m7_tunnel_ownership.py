@@ -3,8 +3,6 @@
 The plain cases of ports are in test_m7_ports.py, malformed requests in test_m7_malformed_requests.py.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 import sys

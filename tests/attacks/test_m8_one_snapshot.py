@@ -4,8 +4,6 @@ Real coordinator, storage, sshd and agent. Mallory runs a restore that operators
 protocol has words for: no row, total or error message may name, measure or date what was not approved.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -1,8 +1,6 @@
 """M8 with all programs: a compromised machine, let in by the storage that keeps Alice's files, wants more of them
 than the one restore that operators approved."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path

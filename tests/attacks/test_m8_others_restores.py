@@ -3,8 +3,6 @@
 The coordinator is real. Mallory is a compromised machine, on a storage of its own, with the same Auth as Alice.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """M8: nobody becomes another machine: not by its UUID, not by registering again, not by guessing a re-enrolment code."""
 
-from __future__ import annotations
-
 import pytest
 from tests.support.http_cast import SOURCES, HttpCast, status_of
 from tests.support.v1_client import V1Machine, ask, new_ssh_key

@@ -1,7 +1,5 @@
 """M9: a compromised receiver tells lies about what it changed, and puts a catalog of its own where it can."""
 
-from __future__ import annotations
-
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path

@@ -5,8 +5,6 @@ changes no past snapshot, nothing in the trash and no inode that an earlier snap
 catalog is that of the content. In all modes that keep history.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from datetime import timedelta

@@ -3,8 +3,6 @@
 `bench/fuzz_receiver.py` runs 10,000 such sessions. Here is a part, and the faults that it found.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import sys

@@ -3,8 +3,6 @@
 The tree of the new snapshot has hard links to files of all snapshots before it. None of these ever changes.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

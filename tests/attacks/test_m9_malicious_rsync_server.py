@@ -3,8 +3,6 @@
 The receiver is started by the real backup, in the real sandbox. The daemon is tests/support/malicious_rsync_server.py.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -4,8 +4,6 @@ Every program of the storage meets them: a backup with its retention, sessions t
 commands of the operator. None follows one, nothing is read or written where it leads, and a refusal says which it is.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -91,10 +89,7 @@ class Scene:
 
     def _run(self, entry: Callable[[], NoReturn], *argv: str, input_bytes: bytes = b"") -> str:
         ended = forked(
-            entry,
-            [*argv, "--config-dir", str(self.storage.config_dir)],
-            input_bytes=input_bytes,
-            timeout_seconds=120,
+            entry, [*argv, "--config-dir", str(self.storage.config_dir)], input_bytes=input_bytes, timeout_seconds=120
         )
         assert ended.exit_code not in (None, 70), (argv, ended)
         assert "usage: turku" not in ended.output, ended.output

@@ -4,8 +4,6 @@ It lists every path that it can see and tries to change each one (tests/support/
 in all snapshot modes, with one source and with two of one machine side by side.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -1,8 +1,6 @@
 """M9: a receiver that runs the attacker's code tries each system call that the filter refuses, inside the real sandbox:
 mounts, namespaces, other processes, and what clears the read-only flag of history or destroys it."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -65,10 +63,7 @@ def by_table() -> bytes:
     return seccomp.table_filter(platform.machine()) or b""
 
 
-WAYS: dict[str, Callable[[], bytes]] = {
-    "table": by_table,
-    "library": seccomp._by_library,
-}
+WAYS: dict[str, Callable[[], bytes]] = {"table": by_table, "library": seccomp._by_library}
 
 
 @pytest.fixture(params=WAYS)

@@ -5,8 +5,6 @@ retention. A call by absolute path below the volume is an ``openat2`` that follo
 open directory and one name in it, without following a link. Programs that are started (bubblewrap, rsync) are others'.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """N1: who stands between a machine and its coordinator or storage gets no secret and no file."""
 
-from __future__ import annotations
-
 import getpass
 import ssl
 import subprocess

@@ -1,7 +1,5 @@
 """N2: a machine that proved itself is answered from behind a blocked address, whoever calls in its name meanwhile."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

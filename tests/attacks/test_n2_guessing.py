@@ -1,8 +1,6 @@
 """N2: guessing secrets is answered alike, costs little, and ends soon. Callers that behave are answered all the
 while."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """N3: text of many bytes a character is cut between characters wherever the server cuts it: nobody gets a 500 by it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

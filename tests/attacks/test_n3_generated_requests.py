@@ -3,8 +3,6 @@
 `bench/fuzz_calls.py` sends 50,000 of them and follows the server's memory. Here is a part.
 """
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -3,8 +3,6 @@
 tests/property/api goes through the fields one by one. Here the bytes go over a socket to the real server.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import socket

@@ -4,8 +4,6 @@ SQLite opens its files by path. So no catalog is opened, and nothing is written 
 put the file, one of its directories, or a link. The backup is made all the same.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

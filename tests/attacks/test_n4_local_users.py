@@ -1,7 +1,5 @@
 """N4: another user of the machine reads no state, no secret and no process of the agent, and leads it nowhere."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

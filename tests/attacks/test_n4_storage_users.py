@@ -1,7 +1,5 @@
 """N4: another user of the storage reads no state, no secret and no process of a session, and leads it nowhere."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

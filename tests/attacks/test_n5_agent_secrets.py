@@ -1,7 +1,5 @@
 """N5: nothing that the agent prints or logs has a secret in it, but what an operator asked for: a restore's password."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """N5: no secret is in what the coordinator logs, answers, keeps or prints, whatever went wrong with the message."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,8 +1,6 @@
 """N6: names of files steer the terminal of whoever looks at them, or forge lines: in listings, as JSON, in errors and logs,
 of the storage's and of the agent's commands, in a terminal and in a pipe."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

@@ -1,7 +1,5 @@
 """S1: a compromised storage sees and does nothing for machines of another storage."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from typing import Any

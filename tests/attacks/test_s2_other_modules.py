@@ -1,8 +1,6 @@
 """S2: a storage reads the sources that are due now, and nothing else of the machine, and only as long as it was let
 in."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import socket

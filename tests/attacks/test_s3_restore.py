@@ -1,8 +1,6 @@
 """S3 and S4, `turku-agent restore`: a storage writes the requested files, below the target, and nothing else. Its
 words are bounded and never obeyed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

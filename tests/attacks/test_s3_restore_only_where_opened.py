@@ -1,7 +1,5 @@
 """S3: a storage writes to a machine in a restore that the machine itself opened, and only below the path it chose."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -5,8 +5,6 @@ Most attacks here do by hand what an attacker could do who runs code of his choi
 any option or stream can make rsync do.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """S4: a storage that never lets go, or never stops talking, is left after the time limit, at a bounded price."""
 
-from __future__ import annotations
-
 import re
 import socket
 import subprocess

@@ -3,8 +3,6 @@
 A few sessions of bench/fuzz_restore.py, which plays thousands.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.support.fuzzed_restores import FuzzedRestores

@@ -1,7 +1,5 @@
 """S5: through the tunnel a storage reaches one port on one loopback address of the machine, and no other machine."""
 
-from __future__ import annotations
-
 import re
 import socket
 import subprocess

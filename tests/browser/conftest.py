@@ -1,7 +1,5 @@
 """Debian's chromium, headless, on a coordinator with a small fleet that tells all kinds of stories."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The pages and actions of an operator on the admin site."""
 
-from __future__ import annotations
-
 import re
 import sqlite3
 from contextlib import closing

@@ -1,7 +1,5 @@
 """An operator asks for a restore on the admin site, approves it, and watches it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

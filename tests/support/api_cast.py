@@ -1,7 +1,5 @@
 """A small cast for tests that talk to the coordinator through Django's test client."""
 
-from __future__ import annotations
-
 import io
 import json
 from contextlib import redirect_stdout

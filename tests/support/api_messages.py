@@ -1,7 +1,5 @@
 """A lawful message of every call with every field of the contract, and ways to change one place of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any
@@ -75,11 +73,7 @@ def lawful_messages(
             "new_secret": machine.secret,
             "new_ssh_public_key": machine.ssh_public_key,
         },
-        "machine_reenrol": {
-            "code": re_enrol_code,
-            "secret": machine.secret,
-            "ssh_public_key": machine.ssh_public_key,
-        },
+        "machine_reenrol": {"code": re_enrol_code, "secret": machine.secret, "ssh_public_key": machine.ssh_public_key},
         "storage_rotate": {"storage": storage_credentials, "new_secret": storage.secret},
         "storage_ping_checkin": {"storage": storage_credentials, "machine": {"uuid": machine.uuid}},
         "storage_ping_source_update": {

@@ -1,7 +1,5 @@
 """A tree with one of every property that a file can have on Linux, and the facts by which two such trees are compared."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import stat

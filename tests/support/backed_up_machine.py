@@ -8,8 +8,6 @@ machine.snapshots()     names in history, oldest first
 machine.differences(t)  what ``rsync -aHn --checksum --delete --itemize-changes`` says between the source and tree t
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -144,7 +142,7 @@ class BackedUpMachine:
             made.append(outcome.snapshot)
         return made
 
-    def with_rsync(self, *rsync_command: str) -> BackedUpMachine:
+    def with_rsync(self, *rsync_command: str) -> "BackedUpMachine":
         """The same machine, its storage running another rsync, which may look around: outside the sandbox.
 
         What stands in for rsync need not say a version. A script starts the storage's rsync as ``"$0"``.

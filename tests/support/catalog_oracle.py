@@ -1,7 +1,5 @@
 """The comparison of a catalog with the tree of each snapshot, for a source with names of all kinds."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -5,8 +5,6 @@ browse.show(view, request, answers.answers)
 answers.read()
 """
 
-from __future__ import annotations
-
 import tempfile
 from typing import Any
 

@@ -17,8 +17,6 @@ variables. Ended with the block, workers included. A new SQLite database is a co
 migrating takes longer than most tests.
 """
 
-from __future__ import annotations
-
 import atexit
 import shutil
 import sqlite3

@@ -5,8 +5,6 @@ uses the standard library only, for the sandbox shows nothing else. Its findings
 lines that begin with ``EXPLORED``. ``reports`` reads them out of the storage's log.
 """
 
-from __future__ import annotations
-
 import base64
 import ctypes
 import fcntl

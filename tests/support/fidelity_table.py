@@ -9,8 +9,6 @@ The tree and whatever is restored lie on a btrfs of the trial's own, which keeps
 gets lost on the way.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import stat
@@ -285,7 +283,7 @@ class Trial:
         """Return an empty directory for backups of somebody else's program."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._volumes["ext4"]))
 
-    def case(self, mode: str, *, is_root: bool) -> Case:
+    def case(self, mode: str, *, is_root: bool) -> "Case":
         """Return a machine with the tree as its only source, at a storage of that mode.
 
         Without root is with ``fake_super``, as a storage of an unprivileged user has it: what only root may set lies in

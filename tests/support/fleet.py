@@ -11,8 +11,6 @@ The machines and storages are the demo's. The acts of an operator (order a backu
 database, as the admin site would.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -41,7 +39,7 @@ class Fleet:
         self._machine_secret = ""
         self._storage_secret = ""
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> "Fleet":
         with ExitStack() as stack:
             stack.enter_context(self.coordinator)
             self._machine_secret = self.coordinator.create_auth("machine_reg")

@@ -5,8 +5,6 @@ forged_messages.message(draw)    a message of the multiplexed stream, with its h
 forged_messages.damaged(draw, data)  the bytes with one thing wrong
 """
 
-from __future__ import annotations
-
 import random
 import struct
 from collections.abc import Callable

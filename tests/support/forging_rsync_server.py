@@ -6,8 +6,6 @@ Any entry can be sent as hard link of any other one, with any time, and content 
     with ForgingRsyncServer([Forged(b"old.doc", CONTENT), Forged(b"zz", CONTENT, linked_to=1)], said=[...]) as server:
 """
 
-from __future__ import annotations
-
 import hashlib
 import socket
 import stat

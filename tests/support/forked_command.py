@@ -7,8 +7,6 @@
 reading is lost, as with a pipe.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import signal

@@ -9,8 +9,6 @@ that mutates the stream. Around the target lies bait. ``ended.faults`` says what
 was asked for changed, a traceback, a run without an end or with much memory, a command that stayed behind.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

@@ -9,8 +9,6 @@ The machine has a base, earlier snapshots, one that is a link, a trash and a sec
 it on the volume, and a tree that is bait beside the volume.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

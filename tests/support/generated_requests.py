@@ -9,8 +9,6 @@ Every kind of malice is in here: values of other types and sizes anywhere, keys 
 nesting, numbers, Unicode, NUL. Lawful requests are among them, so that the server has work to lose.
 """
 
-from __future__ import annotations
-
 import collections
 import http.client
 import json

@@ -6,8 +6,6 @@ with HostileApi() as api:
     api.calls                                                      [(call, message), ...] so far
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.support.v1_server import V1Api

@@ -6,8 +6,6 @@ It speaks protocol 30 as MaliciousRsyncServer does: the frames, indexes and leng
 carry is not. Each connection lists other entries, as a machine that lies between the dry run and the transfer.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 import socket

@@ -1,8 +1,6 @@
 """Texts that are not one SSH key, each of which would be worth something to an attacker in authorized_keys or
 known_hosts."""
 
-from __future__ import annotations
-
 import base64
 
 from tests.support.v1_client import A_KEY, ssh_key

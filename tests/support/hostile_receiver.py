@@ -5,8 +5,6 @@ library only, for the sandbox shows nothing else. ``attempts`` of the result map
 or to the error that stopped it. Nothing that it does outlives it or harms the host where nothing stops it.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

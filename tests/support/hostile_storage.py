@@ -12,8 +12,6 @@ Behaviours: ``hold`` keeps the session open until it is released. ``cling`` neve
 (JSON), waits until the agent lets it write (``has_go``), and says the lines of ``answers`` when it is released.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select
@@ -100,11 +98,7 @@ class HostileStorage:
         """An rsync as of ``rsync``, while it runs."""
         argv, environment = self._rsync(arguments, None)
         return subprocess.Popen(
-            argv,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def _rsync(self, arguments: Sequence[str | Path], login: dict[str, str] | None) -> tuple[list[str], dict[str, str]]:

@@ -6,8 +6,6 @@ cast.rows("SELECT ...", value)              rows of the coordinator's database
 cast.operator("Policy.objects.create(...)") an act of an operator, by `turku-api shell`
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,7 +32,7 @@ class HttpCast:
     bob: V1Storage = field(init=False)
 
     @classmethod
-    def introduce(cls, coordinator: Coordinator) -> HttpCast:
+    def introduce(cls, coordinator: Coordinator) -> "HttpCast":
         """Return a cast of names that no other test uses. Bob takes Alice alone, as the only one with space."""
         name = uuid.uuid4().hex
         machine_auth = {"name": name, "secret": coordinator.create_auth("machine_reg", name=name)}

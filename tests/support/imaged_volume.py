@@ -9,8 +9,6 @@
 The image lies on an XFS of its own, which clones a file in one step. All is in a mount namespace of this process.
 """
 
-from __future__ import annotations
-
 import fcntl
 import itertools
 import os
@@ -48,7 +46,7 @@ class ImagedVolume:
         self._image = Path()
         self._disk = Path()
 
-    def __enter__(self) -> ImagedVolume:
+    def __enter__(self) -> "ImagedVolume":
         self.path.mkdir(parents=True)
         size = SIZE_BYTES[self.kind]
         with ExitStack() as stack:

@@ -8,8 +8,6 @@ drill) in a child, let the fault happen, and look:
 source, * after it nothing is left over, and ``verify`` finds nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random
@@ -176,7 +174,7 @@ class Stage:
             drill.drill(self.storage, self.place)
 
     @contextmanager
-    def begun(self, action: Callable[[], Any], *, waits: bool = False) -> Iterator[Begun]:
+    def begun(self, action: Callable[[], Any], *, waits: bool = False) -> "Iterator[Begun]":
         """Yield a child that does it. With ``waits`` it begins when it is told."""
         begun = Begun.start(action, self.directory / "child.log", waits=waits)
         try:
@@ -266,7 +264,7 @@ class Begun:
         self._status: int | None = None
 
     @classmethod
-    def start(cls, action: Callable[[], Any], output: Path, *, waits: bool) -> Begun:
+    def start(cls, action: Callable[[], Any], output: Path, *, waits: bool) -> "Begun":
         read_end, write_end = os.pipe()
         sys.stdout.flush()
         pid = os.fork()
@@ -340,10 +338,7 @@ def stage(directory: Path, mode: str, seed: str) -> Iterator[Stage]:
     """A stage with a history of some days."""
     source_dir = directory / "source"
     source_dir.mkdir(parents=True)
-    with (
-        ImagedVolume(MODES[mode], directory) as volume,
-        Rsyncd(directory / "rsyncd", {SOURCE: source_dir}) as daemon,
-    ):
+    with ImagedVolume(MODES[mode], directory) as volume, Rsyncd(directory / "rsyncd", {SOURCE: source_dir}) as daemon:
         made = Stage(directory, mode, random.Random(seed), volume, daemon, source_dir)
         # Asked once in each process: its children need not ask again, so that what is hit is the work itself.
         bubblewrap.sandbox_availability(made.storage.limits)

@@ -3,8 +3,6 @@
 The same is true after each as in ``injected_faults.py``.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal

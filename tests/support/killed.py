@@ -6,8 +6,6 @@
 Steps are Python's audit events, so nothing is replaced and what runs is what runs in production.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -16,16 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 _STEPS = frozenset(
-    {
-        "os.rename",
-        "os.remove",
-        "os.mkdir",
-        "os.rmdir",
-        "os.symlink",
-        "os.link",
-        "os.chmod",
-        "subprocess.Popen",
-    }
+    {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod", "subprocess.Popen"}
 )
 _CLONING_AND_SUBVOLUMES = 0x94
 """The kind of the kernel's calls that change a file system otherwise."""

@@ -5,8 +5,6 @@ landed.bring(lambda tree: ...)      whatever a storage, or code of its choice in
 landed.place()
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Collection
 from contextlib import ExitStack

@@ -7,8 +7,6 @@ with the process, however that ends. A process that is started from this one see
 environment that tells tests in it where the volumes lie.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import os

@@ -3,8 +3,6 @@
 body = malformed(seed, number)      the same bytes for the same seed and number
 """
 
-from __future__ import annotations
-
 import json
 import random
 from typing import Any

@@ -9,8 +9,6 @@ receiver asks for gets ``content``, or never ends with ``endless``. ``entries`` 
 one that yields others at each connection.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import socket

@@ -1,7 +1,5 @@
 """Parts of the project's own pages that tests read: tables below headings, links, fenced blocks."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -8,8 +8,6 @@ Of each connection the daemon's lines, its set-up and the frames of its multiple
 one by one: as bytes, as frames, as a list of names. The bytes of the receiver are passed on as they are.
 """
 
-from __future__ import annotations
-
 import random
 import select
 import socket
@@ -223,7 +221,7 @@ class MutatingRelay:
         self._threads: list[threading.Thread] = []
         self._is_over = threading.Event()
 
-    def __enter__(self) -> MutatingRelay:
+    def __enter__(self) -> "MutatingRelay":
         self._start(self._accept)
         return self
 

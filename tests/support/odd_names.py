@@ -3,8 +3,6 @@
 ``write`` makes a file of each below an open directory, ``content`` is its content.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 

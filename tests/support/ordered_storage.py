@@ -6,8 +6,6 @@ with ordered_storage(directory, {"etc": path}) as storage:
     storage.host, storage.api, storage.uuid, storage.key, storage.machine_dir, storage.reports
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -5,8 +5,6 @@
 server runs as the user ``postgres``, because it refuses to run as root.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil
@@ -41,7 +39,7 @@ class PostgresqlServer:
         self.directory = Path()
         self.user = pwd.getpwuid(os.getuid()).pw_name
 
-    def __enter__(self) -> PostgresqlServer:
+    def __enter__(self) -> "PostgresqlServer":
         with ExitStack() as stack:
             # A socket's path may be 107 bytes long: pytest's directories are too deep.
             self.directory = Path(tempfile.mkdtemp(prefix="turku-pg-"))

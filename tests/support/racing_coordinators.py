@@ -4,8 +4,6 @@ with racing_coordinators(postgresql_server, directory, "racing", environment={..
     coordinators[0].create_auth("machine_reg")
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager

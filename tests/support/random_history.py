@@ -3,8 +3,6 @@
 The answers here are computed from the trees, each time anew and without any of the catalog's code.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

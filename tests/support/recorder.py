@@ -4,8 +4,6 @@
 ``rsync_command`` (for the storage's) are argument lists. Each start leaves one JSON file, read back by ``calls``.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

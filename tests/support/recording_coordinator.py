@@ -5,8 +5,6 @@ coordinator.checkin(storage, UUID, request)
 coordinator.reports["etc"]                          the report as it goes over the wire
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

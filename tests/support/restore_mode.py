@@ -4,8 +4,6 @@ with restore_mode(machine) as mode:
     mode.send(snapshot)
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

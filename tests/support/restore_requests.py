@@ -6,8 +6,6 @@ agent.offered()                                             the requests that a 
 agent.tell(request, "picked_up")                            {"go_on": True}
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from typing import Any

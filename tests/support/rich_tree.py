@@ -1,7 +1,5 @@
 """A small tree with one of everything that a backup must keep."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

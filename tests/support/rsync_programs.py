@@ -9,8 +9,6 @@ as ``"$0"``: in the sandbox a bare ``rsync`` is always the system's.
     running.assert_as_chosen()                                                    both sides ran those chosen, no others
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading
@@ -76,10 +74,7 @@ def summary() -> list[str]:
         # It says its version as an error.
         of_ssh = " ".join(command.run(["ssh", "-V"], timeout_seconds=10, check=False).last_lines)
     sides = _sides("storages", "machines")
-    return [
-        *(f"rsync {_version(program)} on {side} ({path_of(program)})" for side, program in sides),
-        f"ssh {of_ssh}",
-    ]
+    return [*(f"rsync {_version(program)} on {side} ({path_of(program)})" for side, program in sides), f"ssh {of_ssh}"]
 
 
 def words(argv: Sequence[str], program: str | None = None) -> list[str]:

@@ -6,8 +6,6 @@
 ``directory`` is made (0700) and holds configuration and secrets file. Modules are read-only and not listed.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import signal
@@ -41,7 +39,7 @@ class Rsyncd:
         self._read_only = read_only
         self._stack = ExitStack()
 
-    def __enter__(self) -> Rsyncd:
+    def __enter__(self) -> "Rsyncd":
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         secrets_file = self._directory / "secrets"
         secrets_file.write_text(f"{self.username}:{self.password}\n")

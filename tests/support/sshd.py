@@ -14,8 +14,6 @@ rewritten at any time: sshd reads it at each login. StrictModes is off, because 
 ``path`` is the PATH of the forced commands (default: ours, with the programs of this virtual environment first).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

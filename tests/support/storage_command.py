@@ -1,7 +1,5 @@
 """A subcommand of ``turku-storage``, run in this process with a configuration and a clock of the test."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -10,8 +10,6 @@ with StorageHost(directory, api_url=coordinator.url, api_auth=SECRET) as storage
         side.wait(), side.output        an ssh that plays the agent
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -67,7 +65,7 @@ class StorageHost:
             **keys,
         }
 
-    def __enter__(self) -> StorageHost:
+    def __enter__(self) -> "StorageHost":
         self.volume.mkdir(mode=0o700, parents=True)
         self.directory.chmod(0o700)
         with ExitStack() as stack:
@@ -113,7 +111,7 @@ class StorageHost:
     @contextmanager
     def session(
         self, key: Path, *options: str, request: bytes | Mapping[str, Any] | None = None
-    ) -> Iterator[AgentSide]:
+    ) -> "Iterator[AgentSide]":
         """Yield an ssh that plays the agent, its request already sent, for the block."""
         argv = self.sshd.client(key, "-T", "-o", "ExitOnForwardFailure=yes", *options, command=("turku-ping-remote",))
         with command.start(argv, stdin=True) as child:

@@ -5,8 +5,6 @@ calls(directory)                                           its own calls, not th
 faults(each, volume)                                       why a call may follow a link below the volume
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Comparing trees of files by rsync's own eyes."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

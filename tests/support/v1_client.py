@@ -4,8 +4,6 @@
 without checking first, as existing agents and storages do, so that a missing key fails here.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import uuid

@@ -14,8 +14,6 @@
 Run as a program it is that forced command: it plays the storage of the existing system.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select

@@ -5,8 +5,6 @@ and that looks at the disk, of ``durable``, ``shutil`` and their like. An argume
 source says so: a parameter that is annotated ``int``, or what a function returned that opens directories.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -7,8 +7,6 @@
 The system is made once, by debootstrap, and kept in ``.cache``. What these lack the tests are skipped without.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import platform
@@ -37,11 +35,7 @@ _MAKING_SECONDS = 600.0
 _TIMEOUT_SECONDS = 120.0
 _BOOT_SECONDS = 120.0
 _CODE = Path("/opt/turku")
-_ENTRIES = {
-    "turku-agent": "entry",
-    "turku-agent-ping": "ping_entry",
-    "turku-update-config": "update_config_entry",
-}
+_ENTRIES = {"turku-agent": "entry", "turku-agent-ping": "ping_entry", "turku-update-config": "update_config_entry"}
 _DONE = ("running", "degraded")
 
 

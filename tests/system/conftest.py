@@ -1,7 +1,5 @@
 """One fleet for all system tests of a worker: a coordinator on SQLite and a storage called ``primary``."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whoever lost files gets them back with one command: ``turku-agent restore``, and looks at what there is before."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Entries that changed lately, named by the installed agent to installed storages over a real ssh."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

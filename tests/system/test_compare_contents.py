@@ -1,7 +1,5 @@
 """A source that has its contents compared always: from sources.d to the snapshot."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A source's ``compress`` holds for the way back too."""
 
-from __future__ import annotations
-
 import filecmp
 import json
 from pathlib import Path

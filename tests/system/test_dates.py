@@ -1,7 +1,5 @@
 """A file with a date before 1970 or after 2262 goes to a storage and comes back with its very date."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

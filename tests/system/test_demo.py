@@ -1,7 +1,5 @@
 """`turku demo`, as a newcomer types it."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -55,7 +53,7 @@ def test_the_demo_backs_up_twice_restores_and_leaves_nothing(files: Path, tempor
     assert "\x1b" not in text
     assert re.search(r"^It runs rsync \d+\.\d+\.\d+, OpenSSH\S+.*\.$", text, re.MULTILINE)
     assert re.findall(r"^\d+\. (\w+)", text, re.MULTILINE) == [
-        *("Copy", "Start", "Start", "Register", "Register", "Back", "Change", "Back", "Restore"),
+        *("Copy", "Start", "Start", "Register", "Register", "Back", "Change", "Back", "Restore")
     ]
     assert len(set(re.findall(r"snapshot (tree_\S+)", text))) == 2
     assert "identical" in text

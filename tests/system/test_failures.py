@@ -1,7 +1,5 @@
 """The failure of a source or a storage: the others go on, and the failing one is tried again later."""
 
-from __future__ import annotations
-
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path

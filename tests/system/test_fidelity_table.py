@@ -1,7 +1,5 @@
 """The tables of docs/fidelity.md are true of Turku: some of its ways are tried, and none is worse than its table."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Sequence

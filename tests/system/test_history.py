@@ -1,7 +1,5 @@
 """The life of one source over four backups: first, unchanged, changed (with deleted and renamed files), by day."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

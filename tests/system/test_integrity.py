@@ -1,7 +1,5 @@
 """Bit rot through all programs: found, repaired and reported. Restore drills, and the operator's view of both."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

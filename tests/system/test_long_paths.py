@@ -1,7 +1,5 @@
 """Whatever can be backed up can be restored: paths as long as the system has them, into a directory of any path."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

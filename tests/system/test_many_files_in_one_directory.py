@@ -1,7 +1,5 @@
 """A directory of more files than a restore keeps in mind is verified to the last of them, whoever is ahead."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Thousands of files that cannot be read take few lines, on the machine and on the storage, and their number is said."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

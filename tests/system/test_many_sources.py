@@ -1,7 +1,5 @@
 """Twenty sources due in one ping."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.support.fleet import Fleet

@@ -1,7 +1,5 @@
 """Files of any name, with all the programs: backed up, tried by a drill, compared, and restored by their paths."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import replace

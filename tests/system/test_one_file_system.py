@@ -1,7 +1,5 @@
 """``one_file_system``: what is mounted below a source stays out of its backup, and its mount points are there."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack

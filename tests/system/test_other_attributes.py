@@ -1,7 +1,5 @@
 """Attributes that a storage has lost or changed are noticed by the agent that gets the files back."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A source may hold every name that Turku's programs give to what is temporary: it is backed up and comes back whole."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

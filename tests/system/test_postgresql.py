@@ -1,7 +1,5 @@
 """The same loop with the coordinator on PostgreSQL."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The names in the output of ``ls`` are pasted into ``restore``, in terminals of any encoding."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

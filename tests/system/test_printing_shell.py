@@ -1,7 +1,5 @@
 """A login shell on the storage that prints: machines are backed up and restored all the same, and told of it."""
 
-from __future__ import annotations
-
 import os
 import pwd
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pings for which there is nothing to do, or that must not do anything."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

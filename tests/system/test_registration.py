@@ -1,8 +1,6 @@
 """The identity of a machine or storage, across lost state, repeated registration and the other kinds of
 configuration."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import stat

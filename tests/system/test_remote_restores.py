@@ -1,7 +1,5 @@
 """Restores asked for at the coordinator, from the operator's command to the files, with all programs as processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

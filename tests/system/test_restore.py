@@ -1,7 +1,5 @@
 """Step 6 of a backup's life: the machine opens itself for a restore, and the storage's operator sends files."""
 
-from __future__ import annotations
-
 import re
 import socket
 import time

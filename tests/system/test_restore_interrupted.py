@@ -1,8 +1,6 @@
 """A restore that is killed, whoever it is that is killed: nothing half written has its final name, and the same command
 again completes it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A file that a storage has lost is named and counted in a restore, costs nothing else, and takes nothing with it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """ACLs, attributes, hard links, holes and times come back with the files, and a file never comes back more open."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

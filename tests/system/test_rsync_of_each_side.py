@@ -1,7 +1,5 @@
 """The installed commands run the rsync that was chosen for their side, for a backup and for a restore."""
 
-from __future__ import annotations
-
 import filecmp
 import os
 from pathlib import Path

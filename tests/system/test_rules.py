@@ -1,7 +1,5 @@
 """The excludes, the bandwidth limit and the other options of sources, all in one ping of one machine."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A file that is mostly a hole needs the room that its data takes, not its length: restored and drilled."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The numbered steps of a backup (contract, "A backup session"), seen by programs that stand before rsync and ssh."""
 
-from __future__ import annotations
-
 import json
 import re
 import uuid

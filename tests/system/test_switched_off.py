@@ -1,7 +1,5 @@
 """Machines and storages that are switched off, by themselves or by the operator."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A fleet of two storages, each with its own sshd and volumes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A source of which no backup was finished has nothing to restore, unless somebody asks for what there is of it."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

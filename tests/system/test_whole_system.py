@@ -1,7 +1,5 @@
 """A whole system is backed up, restored into an empty file system, and boots there (docs/howto/whole-system.md)."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A real tree of tens of thousands of files: /usr/share of this machine, there and back again."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -33,13 +33,7 @@ def warn_of_more(limit: int) -> None:
 
 
 def show(
-    what: str,
-    rows: Iterable[Any],
-    say: Say,
-    *,
-    zone: tzinfo,
-    is_json: bool,
-    snapshot_name: Callable[[str], str] = str,
+    what: str, rows: Iterable[Any], say: Say, *, zone: tzinfo, is_json: bool, snapshot_name: Callable[[str], str] = str
 ) -> None:
     """Print the rows of ``ls``, ``versions``, ``find`` or ``diff``.
 

@@ -27,17 +27,7 @@ _log = logging.getLogger(__name__)
 
 KEPT_LINES = 25
 LINE_LIMIT_BYTES = 16 * 1024
-_ALLOWED_ENVIRONMENT = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "USER",
-    "LOGNAME",
-)
+_ALLOWED_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PR_SET_PDEATHSIG: Final = 1
 # The C library that this interpreter is linked with. Looking it up by name would start programs.
@@ -121,8 +111,7 @@ class Child:
             code = _shell_code(self._process.wait(0))
         except subprocess.TimeoutExpired:
             raise CommandFailed(
-                f"{self.argv[0]} did not end within {timeout_seconds:g} s",
-                details="\n".join(self._last_lines),
+                f"{self.argv[0]} did not end within {timeout_seconds:g} s", details="\n".join(self._last_lines)
             ) from None
         for reader in self._readers.values():
             # A grandchild may hold the pipe open. Its lines are not worth waiting for.
@@ -161,10 +150,7 @@ class Child:
         return True
 
     def _follow(
-        self,
-        stream: IO[bytes],
-        on_line: Callable[[str], None] | None,
-        on_bytes: Callable[[bytes], None] | None,
+        self, stream: IO[bytes], on_line: Callable[[str], None] | None, on_bytes: Callable[[bytes], None] | None
     ) -> None:
         for raw in _bounded_lines(stream):
             line = one_line(raw)
@@ -181,10 +167,7 @@ class Child:
                     on_line = on_bytes = None
 
     def follow(
-        self,
-        stream: IO[bytes],
-        on_line: Callable[[str], None] | None,
-        on_bytes: Callable[[bytes], None] | None = None,
+        self, stream: IO[bytes], on_line: Callable[[str], None] | None, on_bytes: Callable[[bytes], None] | None = None
     ) -> None:
         """Read ``stream`` to its end in a thread. Keep the last lines and pass each one on (``start``)."""
         reader = threading.Thread(target=self._follow, args=(stream, on_line, on_bytes), daemon=True)
@@ -312,8 +295,7 @@ def _capture(child: Child, timeout_seconds: float, limit_bytes: int) -> bytes:
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not selector.select(remaining):
                 raise CommandFailed(
-                    f"{child.argv[0]} did not end within {timeout_seconds:g} s",
-                    details="\n".join(child.last_lines),
+                    f"{child.argv[0]} did not end within {timeout_seconds:g} s", details="\n".join(child.last_lines)
                 )
             chunk = os.read(child.stdout.fileno(), 65536)
             if not chunk:

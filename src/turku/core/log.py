@@ -141,9 +141,7 @@ def _destination_handler(destination: str, program: str, prefix: str) -> logging
         return handler
     path = Path(destination)
     if not path.is_absolute():
-        raise ConfigurationError(
-            f"log_file: {destination!r} is neither 'systemd', 'syslog' nor an absolute path",
-        )
+        raise ConfigurationError(f"log_file: {destination!r} is neither 'systemd', 'syslog' nor an absolute path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")

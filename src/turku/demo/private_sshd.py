@@ -24,12 +24,7 @@ class PrivateSshd(programs.LocalServer):
     """
 
     def __init__(
-        self,
-        directory: Path,
-        *,
-        authorized_keys: Path,
-        extra_lines: Sequence[str] = (),
-        path: str | None = None,
+        self, directory: Path, *, authorized_keys: Path, extra_lines: Sequence[str] = (), path: str | None = None
     ) -> None:
         super().__init__()
         self.directory = directory
@@ -124,10 +119,7 @@ def _is_locked(user: str) -> bool:
 def generate_key(path: Path) -> None:
     """Create an ed25519 key pair at ``path`` unless there is one."""
     if not path.exists():
-        command.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "turku", "-f", path],
-            timeout_seconds=30,
-        )
+        command.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "turku", "-f", path], timeout_seconds=30)
 
 
 def _descendants(process: int) -> list[int]:

@@ -110,8 +110,7 @@ def run(
     if completed.exit_code not in expected_codes:
         printed = [*completed.stdout.decode("utf-8", "replace").splitlines(), *completed.last_lines]
         raise CommandFailed(
-            f"{name} ended with exit code {completed.exit_code}",
-            details="\n".join(printed[-command.KEPT_LINES :]),
+            f"{name} ended with exit code {completed.exit_code}", details="\n".join(printed[-command.KEPT_LINES :])
         )
     return completed
 

@@ -31,12 +31,7 @@ class FilterKind(StrEnum):
     RISK = "R"
 
 
-_LONG_NAMES = {
-    **{kind.name.lower(): kind.value for kind in FilterKind},
-    "merge": ".",
-    "dir-merge": ":",
-    "clear": "!",
-}
+_LONG_NAMES = {**{kind.name.lower(): kind.value for kind in FilterKind}, "merge": ".", "dir-merge": ":", "clear": "!"}
 _SHORT_NAMES = frozenset(_LONG_NAMES.values())
 _KINDS = frozenset(FilterKind)
 _MODIFIERS = "/!srpx"

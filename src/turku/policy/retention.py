@@ -271,12 +271,7 @@ def _number(digits: str, text: str) -> int:
 
 
 def decide(
-    snapshots: Sequence[Snapshot],
-    rules: Retention,
-    *,
-    now: datetime,
-    zone: tzinfo,
-    upcoming: Upcoming | None = None,
+    snapshots: Sequence[Snapshot], rules: Retention, *, now: datetime, zone: tzinfo, upcoming: Upcoming | None = None
 ) -> tuple[Decision, ...]:
     """Return a decision for each snapshot, in the given order. Days, weeks and months are those of ``zone``.
 

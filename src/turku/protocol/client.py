@@ -120,8 +120,7 @@ class ApiClient:
                 return codec.decode(content, answer, limit_bytes=ANSWER_LIMIT_BYTES)
             except MalformedMessage as error:
                 raise ApiUnreachable(
-                    f"{address}: the answer is not the contract's: {error}",
-                    hint=_VERSION_HINT,
+                    f"{address}: the answer is not the contract's: {error}", hint=_VERSION_HINT
                 ) from error
         details = (content or b"")[: 4 * _REASON_LIMIT_CHARACTERS].decode("utf-8", "replace").strip()
         if details.startswith("<"):

@@ -1,7 +1,5 @@
 """Every test here runs once per snapshot mode that there is, on a file system that can do it."""
 
-from __future__ import annotations
-
 import functools
 import tempfile
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Flipped bits in the trees of every mode that keeps history: found, named, repaired. Shared files are read once."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

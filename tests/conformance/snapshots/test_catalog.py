@@ -1,7 +1,5 @@
 """In every mode the catalog tells of each snapshot what is in its tree, with the checksums of real transfers."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

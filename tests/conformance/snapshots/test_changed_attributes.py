@@ -1,7 +1,5 @@
 """Attributes are compared where the agent says that something changed, of everything at intervals, and never by default."""
 
-from __future__ import annotations
-
 import os
 from datetime import timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``auto``: the mode that the volume's file system has and the source needs, and the refusals of the others."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path

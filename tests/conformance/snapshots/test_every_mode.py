@@ -1,7 +1,5 @@
 """The behaviour of every snapshot mode, with history or without."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

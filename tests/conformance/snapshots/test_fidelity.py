@@ -1,7 +1,5 @@
 """Every property that Linux keeps of a file is in the snapshot, in every mode, and so is a change of it alone."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable

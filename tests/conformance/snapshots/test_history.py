@@ -1,7 +1,5 @@
 """The history that every mode with history makes, and the changes that no mode makes to it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

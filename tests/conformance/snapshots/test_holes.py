@@ -1,7 +1,5 @@
 """Holes are kept where the machine has them, and rsync is asked for them there alone, as far as the machine names them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

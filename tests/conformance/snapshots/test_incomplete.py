@@ -1,7 +1,5 @@
 """A file that cannot be read costs itself, and not the snapshot: it is named, and has its last good content."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

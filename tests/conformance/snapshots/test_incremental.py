@@ -1,7 +1,5 @@
 """A source that changed little: only the differences are transferred, and the snapshot is as exact as any other."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

@@ -1,7 +1,5 @@
 """SIGKILL at every step of a run, in every mode: what is in history is whole, and the next run goes on."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from datetime import timedelta

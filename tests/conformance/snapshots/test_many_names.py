@@ -1,7 +1,5 @@
 """A file with as many names as its file system allows: each snapshot has them all, and its content a few times at most."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """The snapshot of a source that did not change is a link to the one before it, and in all else a snapshot."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable
@@ -196,10 +194,7 @@ def test_a_link_to_anywhere_else_is_no_snapshot(unchanged: BackedUpMachine, targ
 
 
 @with_links
-@pytest.mark.parametrize(
-    "going",
-    [deletion.mark, lambda place, name: trash.put(place, name, now=NOW)],
-)
+@pytest.mark.parametrize("going", [deletion.mark, lambda place, name: trash.put(place, name, now=NOW)])
 def test_killed_at_any_step_of_its_going_every_other_one_is_whole(
     unchanged: BackedUpMachine, going: Callable[..., object]
 ) -> None:

@@ -1,7 +1,5 @@
 """The same suite as a user without privileges: an own volume, ownership kept in extended attributes."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys
@@ -76,11 +74,7 @@ def test_every_mode_passes_without_root(open_tmp_path: Path, loop_volumes: Calla
         timeout_seconds=580,
         working_directory=_CHECKOUT,
         # The coordinator's settings are read before any conftest, and want a directory that is theirs.
-        extra_environment={
-            "TMPDIR": str(inner),
-            "TURKU_STATE_DIR": str(inner / "state"),
-            **handed_down(volumes),
-        },
+        extra_environment={"TMPDIR": str(inner), "TURKU_STATE_DIR": str(inner / "state"), **handed_down(volumes)},
         check=False,
     )
     report = completed.stdout.decode("utf-8", "replace")

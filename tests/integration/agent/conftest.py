@@ -1,7 +1,5 @@
 """A machine with our agent, beside a coordinator and storages of the existing system (tests/support/v1_server.py)."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import os

@@ -1,7 +1,5 @@
 """Backups by our agent against a coordinator and a storage of the existing system."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

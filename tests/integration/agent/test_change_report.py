@@ -1,7 +1,5 @@
 """Changed entries named to a storage beside its session: when it asks, as far as is certain, and never in its way."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

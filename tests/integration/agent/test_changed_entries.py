@@ -1,7 +1,5 @@
 """Entries that changed since an earlier pass: named by their change times, or not at all where anything is uncertain."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

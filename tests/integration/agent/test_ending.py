@@ -1,7 +1,5 @@
 """However the agent ends, nothing of a session outlives it: no ssh, no rsyncd, no password file that still opens a door."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The cost that every machine of a fleet pays every five minutes: a ping with nothing due."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

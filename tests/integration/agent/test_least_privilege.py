@@ -1,7 +1,5 @@
 """The agent as a user of its own: reads everything by one capability, writes nothing but its state, trusts no less."""
 
-from __future__ import annotations
-
 import json
 import os
 import pwd

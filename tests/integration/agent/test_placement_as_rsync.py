@@ -4,8 +4,6 @@ It does not, on purpose, where rsync would have changed a file that has another 
 where it would have gone by way of a symbolic link.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

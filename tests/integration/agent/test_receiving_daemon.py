@@ -1,7 +1,5 @@
 """The daemon of a restore is read to the end of what it says, however late that is."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """turku-update-config: the identity that it makes, and what it tells a coordinator of the existing system."""
 
-from __future__ import annotations
-
 import json
 import re
 import stat

@@ -1,7 +1,5 @@
 """Restore mode: what the operator reads, and writing back through the tunnel with it."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

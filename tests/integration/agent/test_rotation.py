@@ -1,7 +1,5 @@
 """turku-agent rotate-keys and re-enrol, against our coordinator, also when they break off at any step."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

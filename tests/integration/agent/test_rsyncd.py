@@ -1,7 +1,5 @@
 """Our rsyncd: every lawful path is served as it is, and only to who has the session's credentials."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -175,10 +173,7 @@ LOOKALIKES = ["aXb", "aXc", "xy", "a*bc", "plain2", "deep/er", "backslash", "X",
 
 @pytest.mark.parametrize("change_root", [True, False])
 def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(
-    agent: AgentConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change_root: bool,
+    agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change_root: bool
 ) -> None:
     if not change_root:
         monkeypatch.setattr(daemon, "can_change_root", lambda: False)
@@ -200,10 +195,7 @@ def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(
 
 @pytest.mark.parametrize("change_root", [True, False])
 def test_the_whole_system_is_served(
-    agent: AgentConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change_root: bool,
+    agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change_root: bool
 ) -> None:
     if not change_root:
         monkeypatch.setattr(daemon, "can_change_root", lambda: False)

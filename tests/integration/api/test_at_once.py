@@ -1,7 +1,5 @@
 """Calls of many clients at the same moment, on both databases: none is lost, and none is answered with a server error."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

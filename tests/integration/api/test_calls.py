@@ -1,7 +1,5 @@
 """The seven calls over HTTP, by a client written from the contract alone, on both databases."""
 
-from __future__ import annotations
-
 import json
 import socket
 import uuid

@@ -1,7 +1,5 @@
 """The installed commands `turku-api`, `turku_auth_create`, `turku_health`, `turku_clean_logs`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

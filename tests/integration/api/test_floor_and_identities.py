@@ -1,7 +1,5 @@
 """The operator's floor, the audit log, new identities and the throttle, on both databases."""
 
-from __future__ import annotations
-
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Integrity reports on both databases, over HTTP: many at once make one row, and rows stay bounded."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The output of `turku-api health` for a fleet, and due times from a wrong clock, on both databases."""
 
-from __future__ import annotations
-
 import uuid
 
 import pytest

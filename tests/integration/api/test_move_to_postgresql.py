@@ -1,7 +1,5 @@
 """The way from SQLite to PostgreSQL that docs/howto/postgresql.md describes, audit log included."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

@@ -4,8 +4,6 @@ Each coordinator is a `turku-api serve` with one worker process of four threads,
 balancer. A request goes to any of them.
 """
 
-from __future__ import annotations
-
 import itertools
 import uuid
 from collections import Counter

@@ -1,8 +1,6 @@
 """Several coordinators on one PostgreSQL, with machines that ask for the same slots at the same moment: never more are
 given away than there are, and each that is free is given away."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import threading

@@ -1,7 +1,5 @@
 """Restore requests on several coordinators with one PostgreSQL: of all who want the same at once, one gets it."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -50,9 +48,7 @@ def coordinators(
 ) -> Iterator[list[Coordinator]]:
     """Coordinators of one database, with the same keys."""
     directory = tmp_path_factory.mktemp("racing-restores")
-    environment = {
-        "TURKU_ALLOW_INSECURE_COOKIES": "true",
-    }
+    environment = {"TURKU_ALLOW_INSECURE_COOKIES": "true"}
     with racing_coordinators(postgresql_server, directory, "racing_restores", environment=environment) as running:
         yield running
 

@@ -1,7 +1,5 @@
 """`health` counts tables that are large without reading them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Children: argument lists, one environment, bounded output, and an end in every case."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Files that must survive: whole or not there, private, and never through a planted link."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal
@@ -123,10 +121,7 @@ def test_of_many_processes_one_makes_the_new_file(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     children = [
         command.start(
-            [sys.executable, "-c", script, name],
-            stdout=True,
-            working_directory=tmp_path,
-            extra_environment=environment,
+            [sys.executable, "-c", script, name], stdout=True, working_directory=tmp_path, extra_environment=environment
         )
         for name in "abcd"
     ]

@@ -1,7 +1,5 @@
 """Locks between processes: held by the kernel, gone with their holder."""
 
-from __future__ import annotations
-
 import os
 import signal
 import stat

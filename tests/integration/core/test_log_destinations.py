@@ -1,7 +1,5 @@
 """Log records reach the journal, or syslog where no journal listens."""
 
-from __future__ import annotations
-
 import logging
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A child lowers its priority, and drops a capability for the programs that it starts."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

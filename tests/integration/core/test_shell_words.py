@@ -1,7 +1,5 @@
 """A printed name is the name again when a shell reads it."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

@@ -1,7 +1,5 @@
 """The kernel's tables of TCP sockets, and the sockets of this process in them."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import socket

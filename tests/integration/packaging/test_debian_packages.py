@@ -1,7 +1,5 @@
 """The scripts that bring what a Makefile target needs: against stand-ins for apt, and the real dpkg's order of versions."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -3,8 +3,6 @@
 The key's line in authorized_keys has no options here, so that it is the snippet that refuses.
 """
 
-from __future__ import annotations
-
 import getpass
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """systemd units, cron files and sudoers: taken by the programs that read them, and as the contract wants them."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

@@ -1,7 +1,5 @@
 """The real rsync reads filter rules, excludes and module names as we do."""
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Sequence

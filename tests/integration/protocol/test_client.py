@@ -1,7 +1,5 @@
 """The HTTP client of agent and storage against real sockets: whatever answers, the error is one of ours, and bounded."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import threading

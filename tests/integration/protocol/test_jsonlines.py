@@ -1,7 +1,5 @@
 """Answers on a real pipe: one JSON object on each line, and an end where nobody reads."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from typing import IO

@@ -1,7 +1,5 @@
 """An rsync is asked whether it knows xxh128."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from turku.protocol.rsync_checksums import knows_xxh128

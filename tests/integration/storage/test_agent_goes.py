@@ -1,7 +1,5 @@
 """An agent that is killed while its session is in some phase of a backup: all of it ends at once, nothing is half made."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -215,10 +213,7 @@ def test_an_agent_that_is_gone_is_named_where_nobody_listens_any_more(tmp_path: 
         threading.Timer(0.3, agent.cancel).start()
         with pytest.raises(Cancelled):
             back_up(
-                replace(machine.job(), rsync_port=free_port()),
-                machine.storage,
-                clock=machine.clock,
-                cancellation=agent,
+                replace(machine.job(), rsync_port=free_port()), machine.storage, clock=machine.clock, cancellation=agent
             )
 
 

@@ -1,7 +1,5 @@
 """A real sshd that asks ``turku-storage authorized-keys``: a machine that has just registered is let in at once."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

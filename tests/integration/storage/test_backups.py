@@ -1,7 +1,5 @@
 """Backups with real rsync: privileges, bandwidth, names in logs, refusals, speed."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile
@@ -108,9 +106,7 @@ def test_an_order_that_is_refused_touches_nothing(
     assert [entry.name for entry in machine.machine_dir.iterdir()] == [".etc.lock"]
 
 
-def test_rsync_that_cannot_be_started_and_a_daemon_that_is_gone_are_failures_in_words(
-    machine: BackedUpMachine,
-) -> None:
+def test_rsync_that_cannot_be_started_and_a_daemon_that_is_gone_are_failures_in_words(machine: BackedUpMachine) -> None:
     assert "is the program installed" in machine.with_rsync("/nonexistent/rsync").back_up().summary
     machine.daemon.__exit__(None, None, None)
     outcome = machine.back_up()

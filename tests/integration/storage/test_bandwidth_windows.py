@@ -1,7 +1,5 @@
 """A transfer that goes on beyond the end of a bandwidth window, with real rsync."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shlex

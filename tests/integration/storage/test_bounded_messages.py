@@ -1,7 +1,5 @@
 """A source of which rsync says something for thousands of files takes few lines of the storage's log."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """``turku-storage snapshots``, ``ls``, ``versions``, ``find``, ``diff`` and ``catalog`` as an operator types them."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The catalog in a storage's life: killed, broken, full, of an older storage's history, without root."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import os
@@ -163,14 +161,7 @@ def test_a_file_is_read_once_the_next_one_s_line_has_come(tmp_path: Path, monkey
             file.chmod(0o640)
         written.lists_every_change = written.lists_every_written_file = True
         assert catalog.record(
-            place,
-            name=name,
-            base=None,
-            tree=tree,
-            changes=written,
-            moment=BEGINNING,
-            zone=UTC,
-            indexer=reading,
+            place, name=name, base=None, tree=tree, changes=written, moment=BEGINNING, zone=UTC, indexer=reading
         )
     tree.rename(place.snapshot(name))
     with catalog.open_catalog(place, zone=UTC) as opened:

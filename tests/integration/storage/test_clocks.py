@@ -1,7 +1,5 @@
 """Backups whose clock was wrong, and the hour that a clock shows twice: what is built upon what, and kept."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Files of any date that a file system holds are backed up, catalogued, listed and told exactly, and nothing hangs."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

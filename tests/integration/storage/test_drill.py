@@ -1,7 +1,5 @@
 """Restore drills with a real rsync: what is restored is compared, tried by the operator's program, and removed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator, Sequence

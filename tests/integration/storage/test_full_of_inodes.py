@@ -1,7 +1,5 @@
 """A volume that runs out of inodes, a real ext4 with few of them: the next run recovers by itself."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

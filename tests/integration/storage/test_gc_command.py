@@ -1,7 +1,5 @@
 """``turku-storage gc``: what left history goes from the disk, in its own time, and nothing waits for it."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

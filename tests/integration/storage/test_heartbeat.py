@@ -1,7 +1,5 @@
 """Heartbeats of a session: to a coordinator of ours, to one of the existing system, and to one that is away."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -99,10 +97,7 @@ def test_a_session_that_lost_its_slot_says_so_once_and_goes_on(
 
 def test_a_coordinator_that_is_away_disturbs_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     storage = storage_configuration(tmp_path, api_url=f"http://127.0.0.1:{free_port()}/v1")
-    with (
-        caplog.at_level(logging.INFO),
-        Heartbeat(storage, UUID, pause_seconds=PAUSE_SECONDS) as heartbeat,
-    ):
+    with caplog.at_level(logging.INFO), Heartbeat(storage, UUID, pause_seconds=PAUSE_SECONDS) as heartbeat:
         heartbeat.begin(["etc"])
         time.sleep(5 * PAUSE_SECONDS)
     assert caplog.records == []

@@ -1,8 +1,6 @@
 """The history that an access grant lets be seen, asked for in every way that the protocol has: through the view,
 without a session."""
 
-from __future__ import annotations
-
 import ast
 import os
 from collections.abc import Iterator
@@ -243,7 +241,7 @@ class Coordinator:
         wanted = AccessRequest(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
         return access_grants.require(machine.storage, wanted)
 
-    def beyond_contract(self) -> Coordinator:
+    def beyond_contract(self) -> "Coordinator":
         return self
 
     def call(self, _name: str, message: Any, _kind: Any) -> StorageAccessAnswer:
@@ -253,10 +251,7 @@ class Coordinator:
         return StorageAccessAnswer(allowed=True, snapshot=self.choice, resolved=self.resolved)
 
 
-@pytest.mark.parametrize(
-    "choice",
-    [None, LATEST, SnapshotChoice("latest"), SnapshotChoice(at="2026-02-03 23:00")],
-)
+@pytest.mark.parametrize("choice", [None, LATEST, SnapshotChoice("latest"), SnapshotChoice(at="2026-02-03 23:00")])
 def test_a_choice_is_settled_once(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, choice: SnapshotChoice | None
 ) -> None:
@@ -327,10 +322,7 @@ def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
     with (
         restore_plan.prepared(
             machine.storage, asker.view, FileRestoreRequest("etc", TEMPORARY_NAME, choice, ["ssh"])
-        ) as (
-            prepared,
-            _answer,
-        ),
+        ) as (prepared, _answer),
         prepared.recorded(machine.storage) as recorded,
     ):
         assert recorded.expected(b"shadow") is None

@@ -1,7 +1,5 @@
 """The harness of `make test-faults` itself: it notices what it is there to notice, and finds nothing where all is well."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

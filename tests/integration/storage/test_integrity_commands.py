@@ -1,7 +1,5 @@
 """``turku-storage verify`` and ``drill`` as an operator runs them, with the coordinator of an existing system too."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Attributes that real rsync brings are read alike from the machine, and from storages with root and without."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

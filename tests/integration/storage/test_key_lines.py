@@ -1,8 +1,6 @@
 """The powers that sshd gives a machine's key with the line that Turku wrote (threats M6): one forced command and one
 tunnel."""
 
-from __future__ import annotations
-
 import socket
 import time
 from collections.abc import Iterator

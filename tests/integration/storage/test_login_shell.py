@@ -1,7 +1,5 @@
 """The shell of the user that machines log in as, run as sshd runs it."""
 
-from __future__ import annotations
-
 import os
 import pwd
 from pathlib import Path

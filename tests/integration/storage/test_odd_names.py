@@ -4,8 +4,6 @@ option.
 A list's line that begins with '#' or ``;`` is a comment to the rsync that storages must have.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +18,7 @@ from tests.support.rsyncd import Rsyncd
 
 from turku.core.secret import Secret
 from turku.protocol.messages import SourceCredentials
-from turku.protocol.restore_messages import (
-    MODULE,
-    FileRestoreRequest,
-    Manifest,
-    RestoreEnd,
-    path_bytes,
-    wire_path,
-)
+from turku.protocol.restore_messages import MODULE, FileRestoreRequest, Manifest, RestoreEnd, path_bytes, wire_path
 from turku.storage import catalog
 from turku.storage.integrity import source_comparison
 from turku.storage.integrity.drill import drill

@@ -1,7 +1,5 @@
 """Sources of one machine side by side in a session: the storage's number of them, or the machine's if it is smaller."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading
@@ -54,11 +52,7 @@ def daemon(tmp_path: Path) -> Iterator[Rsyncd]:
     ("storages", "machines", "most"), [({}, None, 2), ({"parallel_sources": 4}, None, 4), ({}, 1, 1), ({}, 64, 2)]
 )
 def test_so_many_at_once_and_each_is_reported(
-    daemon: Rsyncd,
-    tmp_path: Path,
-    storages: dict[str, int],
-    machines: int | None,
-    most: int,
+    daemon: Rsyncd, tmp_path: Path, storages: dict[str, int], machines: int | None, most: int
 ) -> None:
     log = tmp_path / "log"
     script = TRACING.format(log=log)

@@ -1,8 +1,6 @@
 """A damaged file is replaced under each of its names, by a real file on a real file system. If it is killed, no file
 is half."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -97,12 +95,7 @@ def test_a_donor_that_is_damaged_too_changes_nothing(place: SourceDirectory) -> 
 def test_a_missing_file_comes_back_as_it_is_elsewhere(place: SourceDirectory) -> None:
     (place.snapshot("b") / "d" / "f").unlink()
     repaired = replacement.replace(
-        place,
-        names(place, "b"),
-        donor=names(place, "c")[0],
-        expected=CHECKSUM,
-        mtime_ns=MTIME_NS,
-        is_missing=True,
+        place, names(place, "b"), donor=names(place, "c")[0], expected=CHECKSUM, mtime_ns=MTIME_NS, is_missing=True
     )
     assert len(repaired) == 1
     path = place.snapshot("b") / "d" / "f"

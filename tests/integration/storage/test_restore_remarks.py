@@ -1,7 +1,5 @@
 """The remarks of a storage on a snapshot before it is restored: quarantined, empty, or of a wrong clock."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path

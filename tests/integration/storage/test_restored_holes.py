@@ -1,7 +1,5 @@
 """An agent that makes holes gets the names of the files with holes. Otherwise rsync looks for holes in all files."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -18,14 +16,7 @@ from tests.support.rsyncd import Rsyncd
 
 from turku.core.filesystem import holes
 from turku.protocol.messages import SourceCredentials
-from turku.protocol.restore_messages import (
-    MODULE,
-    FileRestoreRequest,
-    RestoreEnd,
-    RestorePlan,
-    WithHoles,
-    path_bytes,
-)
+from turku.protocol.restore_messages import MODULE, FileRestoreRequest, RestoreEnd, RestorePlan, WithHoles, path_bytes
 from turku.storage.catalog import database
 from turku.storage.restore import plan as restore_plan
 from turku.storage.restore import push, recorded_entries

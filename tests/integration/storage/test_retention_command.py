@@ -1,7 +1,5 @@
 """``turku-storage retention`` on real snapshots: a run records the rules, and the command says and does as a run would."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Each side runs the rsync that was chosen for it (--storage-rsync, --machine-rsync), in the sandbox and out of it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The sandbox around the receiver, with bubblewrap as it is installed: what gets through and what does not."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -102,17 +100,15 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def run_receiver(scene: Scene, tmp_path: Path, **keys: Any) -> None:
     storage = storage_configuration(tmp_path / "storage", keep_devices=False, **keys)
-    with (
-        sandbox.contained_rsync(
-            lambda _seen: scene.argv,
-            configuration=storage,
-            password=Secret("one-time"),
-            port=scene.server.port,
-            capabilities=capabilities.of_receiver(storage.receiving, fake_super=False),
-            is_writable=True,
-            directory=scene.staging,
-        ) as child,
-    ):
+    with sandbox.contained_rsync(
+        lambda _seen: scene.argv,
+        configuration=storage,
+        password=Secret("one-time"),
+        port=scene.server.port,
+        capabilities=capabilities.of_receiver(storage.receiving, fake_super=False),
+        is_writable=True,
+        directory=scene.staging,
+    ) as child:
         child.stdout.read()
         code = child.wait(30)
         assert code == 0, child.last_lines
@@ -195,17 +191,15 @@ def test_no_process_of_the_sandbox_outlives_the_run(scene: Scene, tmp_path: Path
     storage = storage_configuration(tmp_path / "storage", sandbox="required")
     beat = scene.staging / "beat"
     script = "(while :; do echo x >> beat; sleep 0.01; done) & while [ ! -s beat ]; do sleep 0.01; done"
-    with (
-        sandbox.contained_rsync(
-            lambda _seen: ["sh", "-c", script],
-            configuration=storage,
-            password=Secret("one-time"),
-            directory=scene.staging,
-            port=scene.server.port,
-            capabilities=capabilities.of_receiver(storage.receiving, fake_super=False),
-            is_writable=True,
-        ) as child,
-    ):
+    with sandbox.contained_rsync(
+        lambda _seen: ["sh", "-c", script],
+        configuration=storage,
+        password=Secret("one-time"),
+        directory=scene.staging,
+        port=scene.server.port,
+        capabilities=capabilities.of_receiver(storage.receiving, fake_super=False),
+        is_writable=True,
+    ) as child:
         assert child.wait(30) == 0
     size = beat.stat().st_size
     time.sleep(0.3)

@@ -1,7 +1,5 @@
 """``turku-storage rotate-secret`` against a real coordinator: whatever breaks off where, the storage stays who it is."""
 
-from __future__ import annotations
-
 import json
 import os
 import pwd

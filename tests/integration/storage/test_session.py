@@ -1,7 +1,5 @@
 """A whole session: real coordinator, real sshd with the line that Turku wrote, real rsync through the tunnel."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os
@@ -37,7 +35,7 @@ class Site:
     storage: StorageHost
     machine_auth: str
 
-    def machine(self, name: str, sources: Mapping[str, Path]) -> Machine:
+    def machine(self, name: str, sources: Mapping[str, Path]) -> "Machine":
         """A registered machine whose key the storage knows."""
         key = self.storage.sshd.new_key(name.replace("/", "_"))
         public_key = Path(f"{key}.pub").read_text().strip()
@@ -46,7 +44,7 @@ class Site:
         self.storage.update_config()
         return Machine(self, v1, key, dict(sources))
 
-    def runs(self, machine: Machine) -> list[tuple[str, bool, str]]:
+    def runs(self, machine: "Machine") -> list[tuple[str, bool, str]]:
         """Source, success and summary of each run that the coordinator was told of, oldest first."""
         rows = self.coordinator.sql(
             "SELECT s.name, r.success, r.summary FROM backups_backuprun r"

@@ -1,7 +1,5 @@
 """Files of the same size and time, and of another content: found by comparing with the machine, through its daemon."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

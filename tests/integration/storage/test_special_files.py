@@ -1,7 +1,5 @@
 """FIFOs and sockets are kept. Devices are kept where the operator chose so, and are counted in the run otherwise."""
 
-from __future__ import annotations
-
 import os
 import socket
 import stat

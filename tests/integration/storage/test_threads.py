@@ -1,7 +1,5 @@
 """A fault in any thread of a session ends that thread's work alone: nobody waits for it, and what is read goes on."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

@@ -1,7 +1,5 @@
 """``turku-storage-update-config`` against a real coordinator: registering, reporting space, admitting machines."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

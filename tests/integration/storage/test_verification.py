@@ -1,7 +1,5 @@
 """Flipped bits under real backups: found by ``verify``, named with path and snapshots, repaired where a copy exists."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Whatever a client sends, each call answers with 200 or a 4xx whose sentence names the field, never with 500."""
 
-from __future__ import annotations
-
 import json
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Findings for whatever a source does: its habits are none, and more of an attack never has fewer."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Whatever comes in as filter rules, what goes to rsync reads no file, clears no rule and means the same twice."""
 
-from __future__ import annotations
-
 import contextlib
 
 from hypothesis import given

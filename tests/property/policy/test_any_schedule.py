@@ -1,7 +1,5 @@
 """Every schedule, in zones whose clocks change in every way, around the days they do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Limits by the time of day against an oracle that looks at every minute, over midnight and where clocks change."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 

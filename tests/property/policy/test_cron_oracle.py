@@ -1,7 +1,5 @@
 """Cron expressions: croniter, which is slow and knows the same grammar, finds the same moments."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from datetime import UTC, datetime

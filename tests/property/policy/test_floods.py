@@ -1,7 +1,5 @@
 """Whatever is backed up in between, ``last N snapshots`` and ``last N days`` keep what they kept without it (M4)."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import assume, given

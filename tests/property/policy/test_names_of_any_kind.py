@@ -1,7 +1,5 @@
 """Whatever comes in as a name, a key or a limit, what comes out is safe where it goes."""
 
-from __future__ import annotations
-
 import base64
 import os.path
 import unicodedata

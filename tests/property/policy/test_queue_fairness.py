@@ -1,8 +1,6 @@
 """A storage, its machines and their five minutes, played through by the rule alone: nobody starves, no slot lies idle
 for long while somebody wants it, and who was due first is not overtaken for long."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Retention against a second reading of the contract, written without the first."""
 
-from __future__ import annotations
-
 import calendar
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta

@@ -1,7 +1,5 @@
 """A change that does not count as weakening keeps, and lets through, all that was kept and let through before."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo

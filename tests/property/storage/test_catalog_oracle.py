@@ -1,7 +1,5 @@
 """Whatever happened to a source's history, every answer of its catalog is the one computed from the trees."""
 
-from __future__ import annotations
-
 import fnmatch
 import random
 import tempfile

@@ -1,8 +1,6 @@
 """Whatever a file is called, its line is read back as its name, and whatever a line says, nothing leads out of the
 tree."""
 
-from __future__ import annotations
-
 import re
 
 from hypothesis import given

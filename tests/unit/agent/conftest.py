@@ -1,7 +1,5 @@
 """Configuration directories of an agent."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The moment of the last good session: used as long as the clock went on from it, and never where it is not certain."""
 
-from __future__ import annotations
-
 import stat
 from datetime import UTC, datetime
 from pathlib import Path

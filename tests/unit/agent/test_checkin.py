@@ -1,7 +1,5 @@
 """Orders sorted by storage."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.support.v1_client import new_ssh_key

@@ -1,7 +1,5 @@
 """The options of the existing system's commands, and the sentence for what makes no sense."""
 
-from __future__ import annotations
-
 import pytest
 from tests.unit.agent.conftest import Write
 

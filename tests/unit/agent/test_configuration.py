@@ -1,7 +1,5 @@
 """The agent's configuration: the contract's keys, where they come from, and every fault at once."""
 
-from __future__ import annotations
-
 import json
 import logging
 import socket

@@ -1,7 +1,5 @@
 """The messages of rsyncd about thousands of files take few lines of the agent's log, which gives their number."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.agent.rsyncd.daemon import DaemonLog

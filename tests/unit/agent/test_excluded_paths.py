@@ -1,7 +1,5 @@
 """The paths of a source that are not offered, and the message about them."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A source with ``expects_mount`` is offered only while a file system is mounted at its path."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The agent's message about a session that the storage ended before a person had decided."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

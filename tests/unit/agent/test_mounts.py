@@ -1,7 +1,5 @@
 """The mounts below a directory, read from tables as the kernel writes them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from turku.agent.capture import mounts as mount_points

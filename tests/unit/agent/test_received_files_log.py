@@ -1,7 +1,5 @@
 """The received files in the log of a restore's rsync daemon, whichever release writes it."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The places that a restore ordered by the coordinator may write to, and the answers to malformed orders."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The questions of a restore before it begins, and its advice on how to go on."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os
@@ -46,11 +44,7 @@ def options(**words: bool) -> argparse.Namespace:
 
 @pytest.mark.parametrize(("answer", "goes_on"), [("y\n", True), ("\n", False), ("no\n", False)])
 def test_a_person_is_asked_about_a_quarantined_snapshot(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    answer: str,
-    goes_on: bool,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     assert restore._approve(plan(tmp_path, REMARK), options()) is goes_on

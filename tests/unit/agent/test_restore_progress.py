@@ -1,7 +1,5 @@
 """The reports of a restore: while it goes on, and when it is over."""
 
-from __future__ import annotations
-
 import io
 from contextlib import closing
 from pathlib import Path

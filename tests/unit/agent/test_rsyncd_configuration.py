@@ -1,7 +1,5 @@
 """The text of rsyncd.conf: nothing in it is anybody's but ours."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from turku.agent.rsyncd.config_text import Module, ModuleSection, render

@@ -1,7 +1,5 @@
 """The warnings about a machine's sources before the coordinator sees them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The files that a storage may have holes made in."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

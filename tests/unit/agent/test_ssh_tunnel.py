@@ -1,7 +1,5 @@
 """The arguments of ssh, and the request to the storage."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """A storage's words on the terminal: as they are, in bounds, and when it is their turn."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.agent.tunnel.storage_output import StorageOutput

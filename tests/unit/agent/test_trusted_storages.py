@@ -1,7 +1,5 @@
 """The storages that a machine knows: learned keys, waiting keys and trusted keys."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Comparing what was restored with what has to be: told of by rsync, or read."""
 
-from __future__ import annotations
-
 import os
 import tracemalloc
 from collections.abc import Iterator

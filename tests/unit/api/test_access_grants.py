@@ -1,7 +1,5 @@
 """May a storage show or send history: to whom, while what, and what is noted of it."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

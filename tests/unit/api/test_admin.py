@@ -1,7 +1,5 @@
 """The admin site: every list and page, marks, actions, and the number of queries."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

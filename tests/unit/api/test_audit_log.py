@@ -1,7 +1,5 @@
 """The audit log: what gets there, from where, and that it only grows."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`turku-api back-up-now`: the operator's wish, as a command."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """Limits by time of day: kept as they were sent, told to storages that know them, and as a number to the others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

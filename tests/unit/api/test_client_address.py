@@ -1,7 +1,5 @@
 """The address that a request is said to come from."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A source's ``compare_contents``: checked by the coordinator, and passed to the storage where it is set."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A source's ``compress``: checked by the coordinator, and passed to the storage where it says something."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

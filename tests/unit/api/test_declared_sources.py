@@ -1,7 +1,5 @@
 """The effect of a machine's configuration on its sources."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The coordinator's settings from its environment."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

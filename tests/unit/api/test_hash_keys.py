@@ -1,7 +1,5 @@
 """Keyed hashes of secrets, and the rotation of their keys."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Health marks, the Nagios check and the call `health`."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 
@@ -89,14 +87,7 @@ def test_the_call_counts_what_there_is(cast: Cast) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc")
     status, answer = post("health", {})
     assert (status, answer["healthy"]) == (200, True)
-    assert answer["counts"] == {
-        "auth": 2,
-        "storage": 1,
-        "machine": 1,
-        "source": 2,
-        "filter_set": 0,
-        "backup_log": 1,
-    }
+    assert answer["counts"] == {"auth": 2, "storage": 1, "machine": 1, "source": 2, "filter_set": 0, "backup_log": 1}
     assert Source.objects.count() == 2
 
 

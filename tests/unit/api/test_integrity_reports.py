@@ -1,7 +1,5 @@
 """The integrity reports of storages: damage marks its source until repaired or acknowledged, drills make a source proven."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from datetime import timedelta

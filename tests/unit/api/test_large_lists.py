@@ -1,7 +1,5 @@
 """Lists of the admin site are bounded, and what filters and searches find is what they say."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any

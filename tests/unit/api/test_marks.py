@@ -1,7 +1,5 @@
 """Marks tell the truth: the worst of a machine and its sources, what a silent storage means, and when a backup is missing."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

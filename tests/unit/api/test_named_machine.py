@@ -1,7 +1,5 @@
 """Commands take the name that the site shows, a unique end of it, or how the UUID begins."""
 
-from __future__ import annotations
-
 import pytest
 from tests.support.api_cast import Cast, turku_api
 

@@ -1,7 +1,5 @@
 """Re-enrolment of reinstalled machines, and rotation of secrets and keys."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

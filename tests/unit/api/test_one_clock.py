@@ -1,15 +1,13 @@
 """The coordinator has one clock, which a simulated fleet (bench/fleet.py) replaces: nobody reads another, and no
 statement asks the database for the time."""
 
-from __future__ import annotations
-
 import re
 
 from tests.support import markdown
 
 _OTHER_CLOCKS = re.compile(
     r"\b(datetime|date|timezone)\.(now|utcnow|today)\(|\btime\.(time|time_ns)\(|\bauto_now|\bNow\(\)"
-    r"|\bnow\(\)::|CURRENT_TIMESTAMP|CURRENT_DATE|clock_timestamp|\blocaltime\(\)|\bSELECT now\(",
+    r"|\bnow\(\)::|CURRENT_TIMESTAMP|CURRENT_DATE|clock_timestamp|\blocaltime\(\)|\bSELECT now\("
 )
 
 

@@ -1,7 +1,5 @@
 """A source's ``one_file_system``: checked by the coordinator, settled by it, and passed on where it is on."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

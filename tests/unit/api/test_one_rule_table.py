@@ -1,7 +1,5 @@
 """The coordinator takes a source that `turku-agent check` takes, and refuses one that it refuses."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

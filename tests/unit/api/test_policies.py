@@ -1,7 +1,5 @@
 """The operator's floor: which policy counts, what storages are told, when a weakening change takes effect."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import timedelta

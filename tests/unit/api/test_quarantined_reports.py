@@ -1,7 +1,5 @@
 """A backup that its storage put into quarantine is on the audit log, and its source shows it (threats M10)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

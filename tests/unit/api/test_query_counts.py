@@ -1,7 +1,5 @@
 """Each call asks the database a fixed number of times, however many sources a machine has."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import timedelta
 

@@ -1,7 +1,5 @@
 """Leases on slots and their queue, with a clock of the test's own, and the calls of machines and storages."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """The pages of the queue, its audit entries and its health sentences."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

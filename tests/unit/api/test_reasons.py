@@ -1,8 +1,6 @@
 """The reason for the mark of a source or machine stands beside it, with the next step. Texts of a storage are
 bounded."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Registration of machines and storages, and who may speak for them."""
 
-from __future__ import annotations
-
 import random
 import uuid
 

@@ -1,7 +1,5 @@
 """Restore requests in the admin site and by the console's calls: who may do what, and what is seen."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -225,8 +223,7 @@ class TestConsoleCalls:
         assert len(self.call(ann, "restore_request_list", {"with_over": True})[1]["requests"]) == 1
 
     @pytest.mark.parametrize(
-        "name",
-        ["restore_request", *(f"restore_request_{verb}" for verb in ("approve", "reject", "cancel", "list"))],
+        "name", ["restore_request", *(f"restore_request_{verb}" for verb in ("approve", "reject", "cancel", "list"))]
     )
     def test_want_a_session(self, cast: Cast, name: str) -> None:
         assert self.call(Client(), name, {})[0] == 401

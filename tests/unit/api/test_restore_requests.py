@@ -1,7 +1,5 @@
 """Restore requests, from the wish to the outcome."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 
@@ -248,12 +246,7 @@ class TestExpiry:
         RestoreRequest.objects.filter(pk=at_work.pk).update(date_offered=now() + timedelta(days=3))
         assert transitions.expire(now=now() + timedelta(days=2)) == 2
         states = dict(RestoreRequest.objects.values_list("pk", "state"))
-        assert states == {
-            waiting.pk: "expired",
-            asked.pk: "expired",
-            at_work.pk: "picked_up",
-            longer.pk: "requested",
-        }
+        assert states == {waiting.pk: "expired", asked.pk: "expired", at_work.pk: "picked_up", longer.pk: "requested"}
         assert transitions.expire(now=now() + timedelta(days=2)) == 0
         assert actions().count("restore.expired") == 2
 

@@ -1,7 +1,5 @@
 """Due sources, reports, retries and the record of runs."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

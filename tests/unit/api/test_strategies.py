@@ -1,8 +1,6 @@
 """The strategy of a snapshot is kept with its run, and a source that is backed up in full each time is named with the
 reason."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

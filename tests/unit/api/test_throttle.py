@@ -1,7 +1,5 @@
 """Bad credentials are refused before the database is asked, and nobody else pays for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 

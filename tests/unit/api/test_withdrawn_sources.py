@@ -1,7 +1,5 @@
 """A source that was backed up and is declared no more is a problem until an operator confirms it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

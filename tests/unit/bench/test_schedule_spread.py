@@ -1,7 +1,5 @@
 """The benchmarks measure spreads correctly, and the schedules spread."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

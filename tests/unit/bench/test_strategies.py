@@ -1,7 +1,5 @@
 """A benchmark fails when the way that it names was not the one taken."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """The tables of history: at any width of a terminal no name, figure, unit or time in them is cut."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import UTC

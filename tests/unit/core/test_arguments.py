@@ -1,7 +1,5 @@
 """Command lines: options may stand anywhere before ``--``, and what does not parse is told like every other error."""
 
-from __future__ import annotations
-
 import argparse
 
 import pytest

@@ -1,7 +1,5 @@
 """Thousands of messages take a bounded number of lines, and their number is said."""
 
-from __future__ import annotations
-
 import logging
 import threading
 

@@ -1,7 +1,5 @@
 """The clock gives aware moments in UTC."""
 
-from __future__ import annotations
-
 from datetime import UTC, timedelta
 
 from turku.core.clock import SYSTEM_CLOCK

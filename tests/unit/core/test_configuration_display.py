@@ -1,7 +1,5 @@
 """``config --show``: each key with its value and the file that it is from, secrets hidden."""
 
-from __future__ import annotations
-
 import json
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Bytes that were cut may end in the middle of a character: whoever makes text of them must expect that."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Opening what lies below a directory, by the kernel's own walk and by ours."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The end of every program: its text on standard error and its exit code."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable, Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """Branches of the error tree: what callers catch and whether a request is worth another try."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku import errors

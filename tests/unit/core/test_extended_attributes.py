@@ -1,7 +1,5 @@
 """The digest of extended attributes and ACLs: what counts, and that nothing else does."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Holes of a file are found, and kept by copies."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Lines of a program that says much: whole, in order, in pieces of a bounded length, and none is kept for long."""
 
-from __future__ import annotations
-
 import io
 import os
 import threading

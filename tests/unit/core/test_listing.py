@@ -1,7 +1,5 @@
 """Listings as people and pipes get them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from zoneinfo import ZoneInfo
@@ -146,12 +144,7 @@ def test_a_long_path_goes_to_a_line_of_its_own_and_drives_no_column_out(
     long = "d/" * 100 + "file"
     rows = [("-rw-r--r--", "12 KiB", "short"), ("-rw-r--r--", "1 B", long)]
     lines = drawn(monkeypatch, capsys, rows, columns=60, headings=("mode", "size", "path"), drop=("mode", "size"))
-    assert lines == [
-        "mode          size  path",
-        "-rw-r--r--  12 KiB  short",
-        "-rw-r--r--     1 B",
-        f"  {long}",
-    ]
+    assert lines == ["mode          size  path", "-rw-r--r--  12 KiB  short", "-rw-r--r--     1 B", f"  {long}"]
 
 
 def test_a_pipe_gets_every_column_at_any_width(monkeypatch: pytest.MonkeyPatch) -> None:

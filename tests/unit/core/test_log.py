@@ -1,7 +1,5 @@
 """Log lines: one record is one line, whatever bytes a machine's names hold."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Printed text steers no terminal: every control character, of C0, C1 and of the writing direction, is escaped."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

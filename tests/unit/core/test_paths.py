@@ -1,7 +1,5 @@
 """Paths as text: entries of trees, and the one rule for a path inside a directory."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.core.filesystem import paths

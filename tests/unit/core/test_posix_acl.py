@@ -1,7 +1,5 @@
 """The rights that an ACL gives the group, and the mode that allows no more without it."""
 
-from __future__ import annotations
-
 import struct
 
 import pytest

@@ -1,7 +1,5 @@
 """Repetition of an action that may fail for a while."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.core import retry

@@ -1,7 +1,5 @@
 """Random samples of streams."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from turku.core import sampling

@@ -1,7 +1,5 @@
 """A secret never prints itself (threats N5)."""
 
-from __future__ import annotations
-
 import json
 import logging
 from dataclasses import dataclass

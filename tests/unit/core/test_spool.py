@@ -1,7 +1,5 @@
 """Collections that take a bounded amount of memory."""
 
-from __future__ import annotations
-
 import random
 import tracemalloc
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sizes and durations as people read them."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """The output of the demo."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The demo's copy of a tree, its bounds, and the changes made to it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

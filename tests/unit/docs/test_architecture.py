@@ -1,7 +1,5 @@
 """The pages for maintainers name every package, and nothing that is gone."""
 
-from __future__ import annotations
-
 import re
 
 from tests.support.markdown import REPOSITORY

@@ -1,7 +1,5 @@
 """The tables and plots of the benchmarks' page say what was measured."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every ``--help`` fits into 80 columns, has the same sections, three examples that parse, and sentences."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import shlex

@@ -1,7 +1,5 @@
 """The page of commands has every program, subcommand and option that --help shows, and no other."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 
@@ -52,10 +50,7 @@ def described_subcommands(text: str) -> set[str]:
 
 @pytest.mark.parametrize(("program", "main", "arguments"), PROGRAMS, ids=[program[0] for program in PROGRAMS])
 def test_every_option_is_described_and_nothing_else_is(
-    program: str,
-    main: Callable[[Sequence[str]], object],
-    arguments: list[str],
-    capsys: pytest.CaptureFixture[str],
+    program: str, main: Callable[[Sequence[str]], object], arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = options(help_text(main, arguments, capsys))
     assert shown

@@ -1,7 +1,5 @@
 """The configuration reference has every key that the programs know, with its default, and no other."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

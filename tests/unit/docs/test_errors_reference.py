@@ -1,7 +1,5 @@
 """The page of errors has every class with its code and exit code, and no other."""
 
-from __future__ import annotations
-
 import importlib.util
 import pkgutil
 from collections.abc import Iterator

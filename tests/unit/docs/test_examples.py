@@ -1,7 +1,5 @@
 """Every example is taken, and every invalid one refused with the message it tells."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

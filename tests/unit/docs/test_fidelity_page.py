@@ -1,7 +1,5 @@
 """The tables of what comes back say what was tried, with a reason for everything that does not."""
 
-from __future__ import annotations
-
 import copy
 import json
 

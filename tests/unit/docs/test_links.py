@@ -1,7 +1,5 @@
 """Pages link to what is there."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

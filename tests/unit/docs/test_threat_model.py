@@ -1,7 +1,5 @@
 """The threat model has every guarantee, each with code that is there and an attack that names it."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """The language of the house: docstrings, names, folders and pages follow the rules that CONTRIBUTING.md gives."""
 
-from __future__ import annotations
-
 import ast
 import io
 import re

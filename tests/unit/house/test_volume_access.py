@@ -4,8 +4,6 @@ A path on a volume may lead anywhere: a machine, another user or an earlier faul
 touches what is below a volume is in a table here, each with its reason.
 """
 
-from __future__ import annotations
-
 import pytest
 from tests.support.markdown import REPOSITORY
 from tests.support.volume_access import accesses

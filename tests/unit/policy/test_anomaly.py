@@ -1,7 +1,5 @@
 """The backups with findings, and the everyday ones without."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

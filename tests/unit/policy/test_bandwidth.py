@@ -1,7 +1,5 @@
 """Bandwidth limits as people and older agents write them."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo

@@ -1,7 +1,5 @@
 """The agreement of two clocks, and the message where they do not agree."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """The choice to compress a transfer."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """rsync's filter rules: what is lawful is printed back, what reads files or clears rules is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """The retention floor: what is kept whatever a machine asks for."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.errors import InvalidValue

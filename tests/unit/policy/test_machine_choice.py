@@ -1,7 +1,5 @@
 """The machine that a text names."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.policy.machine_choice import chosen
@@ -9,11 +7,7 @@ from turku.policy.machine_choice import chosen
 FIRST = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SECOND = "1bef1234-5a9b-43f7-a66a-7e8c6d7ad91d"
 THIRD = "cafe0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
-MACHINES = {
-    FIRST: ["production-shop-web/2"],
-    SECOND: ["staging-shop-web/2"],
-    THIRD: ["production-shop-db", "testdb"],
-}
+MACHINES = {FIRST: ["production-shop-web/2"], SECOND: ["staging-shop-web/2"], THIRD: ["production-shop-db", "testdb"]}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The texts that people type for a time."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 

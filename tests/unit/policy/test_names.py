@@ -1,7 +1,5 @@
 """Lawful names, and the paths that they become."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 

@@ -1,7 +1,5 @@
 """A path from the network stays in its tree."""
 
-from __future__ import annotations
-
 import posixpath
 
 import pytest

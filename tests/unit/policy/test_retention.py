@@ -1,7 +1,5 @@
 """The snapshots that are kept, and the reasons."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo

@@ -1,7 +1,5 @@
 """Of several snapshots in one period of the schedule, one counts for ``last N snapshots`` (threats M4)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 

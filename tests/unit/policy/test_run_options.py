@@ -1,7 +1,5 @@
 """The options that say what a run reads and keeps."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.policy import run_options

@@ -1,7 +1,5 @@
 """The times at which a source is due."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise

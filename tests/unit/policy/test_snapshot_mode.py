@@ -1,7 +1,5 @@
 """The snapshot mode that results for a source, on storages and at the coordinator."""
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import product
 

@@ -1,7 +1,5 @@
 """The one table of a source's options."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """SSH public keys are parsed as keys."""
 
-from __future__ import annotations
-
 import base64
 import struct
 

@@ -1,7 +1,5 @@
 """Directories that a restore may be asked into."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.errors import InvalidValue

@@ -1,7 +1,5 @@
 """The section about the coordinator: how a program registers, and which settings contradict each other."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from turku.core.configuration.directory import MergedFiles

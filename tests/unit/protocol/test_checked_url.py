@@ -1,7 +1,5 @@
 """The address of the coordinator: secrets go over TLS, or stay on this host (threats N1)."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.errors import ConfigurationError

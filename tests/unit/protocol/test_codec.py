@@ -1,7 +1,5 @@
 """One codec: what is not the contract's is refused with a sentence that names the field."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

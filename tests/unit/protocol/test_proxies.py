@@ -1,7 +1,5 @@
 """The proxy on the way to the coordinator: which one the environment names, and what is sent to it."""
 
-from __future__ import annotations
-
 import http.client
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The messages by which history is looked at and handed out."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The two phases of a change of secret: what is dropped, and what waits for another run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec

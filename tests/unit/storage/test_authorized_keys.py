@@ -1,7 +1,5 @@
 """The lines of authorized_keys: one a machine, nothing of the coordinator's in them that is not a key (threats M1, C5)."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The answer to sshd about a key: the line that authorized_keys has, and the most that asking costs."""
 
-from __future__ import annotations
-
 import argparse
 import fcntl
 import json

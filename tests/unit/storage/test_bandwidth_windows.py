@@ -1,7 +1,5 @@
 """Transfers across bandwidth windows: their parts, and the limits of each part."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

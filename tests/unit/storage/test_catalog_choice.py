@@ -1,7 +1,5 @@
 """The snapshot and the names that a person means."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """The changes that a run reports, and their rows in the catalog."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3
@@ -269,13 +267,7 @@ def test_browsing_leaves_the_staged_rows_of_a_run_alone(source: Source) -> None:
         changes.lists_every_change = True
         changes.add(itemized[0])
         assert catalog.record(
-            source.place,
-            name=name,
-            base=source.names[0],
-            tree=source.tree,
-            changes=changes,
-            moment=BEGINNING,
-            zone=UTC,
+            source.place, name=name, base=source.names[0], tree=source.tree, changes=changes, moment=BEGINNING, zone=UTC
         )
         with catalog.open_catalog(source.place, zone=UTC) as opened:
             assert [each.name for each in opened.snapshots()] == source.names

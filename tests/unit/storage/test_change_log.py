@@ -1,7 +1,5 @@
 """The change log: parsing of itemized lines, and the spool file that keeps them."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The agent's lines about changed entries: taken as they come, bounded, and never a reason for a session to end."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

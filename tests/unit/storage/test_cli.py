@@ -1,7 +1,5 @@
 """The storage's command lines: the options of the contract, and mistakes in them."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

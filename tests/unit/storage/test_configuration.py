@@ -1,7 +1,5 @@
 """The storage's configuration: every key of the contract, all faults at once, an identity that is made once."""
 
-from __future__ import annotations
-
 import json
 import os
 import pwd

@@ -1,7 +1,5 @@
 """Space that several files share counts once, however many they are."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

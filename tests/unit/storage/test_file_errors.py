@@ -1,7 +1,5 @@
 """File errors: entries are listed within bounds, all are counted, and failures of the storage are distinguished."""
 
-from __future__ import annotations
-
 from turku.policy.anomaly import AnomalyThresholds
 from turku.storage.backup import incomplete
 from turku.storage.disk.incompleteness import (

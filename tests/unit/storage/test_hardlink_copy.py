@@ -1,8 +1,6 @@
 """A tree by hard links is whole, with directories as they were, whichever of several threads made them, or it is an
 error."""
 
-from __future__ import annotations
-
 import errno
 import os
 import threading

@@ -1,7 +1,5 @@
 """The entries on disk that count as snapshots."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo

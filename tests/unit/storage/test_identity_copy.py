@@ -1,7 +1,5 @@
 """The storage's own secret is kept twice. One that a disk damaged comes back, and is never drawn anew."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

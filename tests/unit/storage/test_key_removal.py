@@ -1,7 +1,5 @@
 """Machines that an answer lacks: few lose their keys at once, most of them only when another answer lacks them too."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4

@@ -1,7 +1,5 @@
 """Limits: what a run may use, when it must wait, and when it is over its bounds."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """A file that has as many names as its file system allows is copied, with its holes."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

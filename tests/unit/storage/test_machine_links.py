@@ -1,7 +1,5 @@
 """The links by readable name: they follow the machines, and take nothing from one another."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The source of the snapshot mode that counts, and the part of an order that reaches rsync."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A storage has rsync stay on one file system where the source does and its agent does not see to it by itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec
@@ -20,10 +18,7 @@ UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
 @pytest.mark.parametrize(("ordered", "is_asked_of_rsync"), [(UNSET, True), (True, False), (False, False)])
 def test_rsync_is_asked(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    ordered: bool | UnsetType,
-    is_asked_of_rsync: bool,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ordered: bool | UnsetType, is_asked_of_rsync: bool
 ) -> None:
     storage = storage_configuration(tmp_path / "storage")
     asked: list[bool] = []

@@ -1,7 +1,5 @@
 """The protection of a storage: facts with a verdict, and the next step."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``turku-storage retention``: what stays, by which rules, until when, and what is removed."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -94,12 +92,7 @@ def test_it_removes_what_a_run_would_remove(place: SourceDirectory, tmp_path: Pa
 def test_the_floor_of_the_storage_and_that_of_the_coordinator_count(place: SourceDirectory, tmp_path: Path) -> None:
     retention_rules.record(place, order(retention="last 1 days", retention_floor="last 2 days"))
     found = rows(storage(tmp_path, retention_floor="last 3 days"), "-n")
-    assert [row["reasons"] for row in found[:4]] == [
-        [],
-        [],
-        ["last 3 days"],
-        ["last 2 days", "last 3 days"],
-    ]
+    assert [row["reasons"] for row in found[:4]] == [[], [], ["last 3 days"], ["last 2 days", "last 3 days"]]
 
 
 def test_nothing_goes_while_the_rules_are_not_known(place: SourceDirectory, tmp_path: Path) -> None:

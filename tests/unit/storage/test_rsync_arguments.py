@@ -1,7 +1,5 @@
 """The rsync command line, and the summary of a result."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -72,10 +70,7 @@ def test_options_appear_only_when_asked_for() -> None:
             system=FileSystemSupport(fake_super=True, nanoseconds=True),
         )
     )
-    assert full - plain == {
-        *("--checksum", "--bwlimit=512", "--fake-super", "--modify-window=-1"),
-        "--one-file-system",
-    }
+    assert full - plain == {*("--checksum", "--bwlimit=512", "--fake-super", "--modify-window=-1"), "--one-file-system"}
     none = set(command_line(selection=TransferOptions(hard_links=False, holes=False)))
     assert plain - none == {"--hard-links", "--sparse"}
 

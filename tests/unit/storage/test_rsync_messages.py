@@ -1,7 +1,5 @@
 """rsync's messages, as releases 3.2.7 and 3.5.0 printed them in the situation that the case names."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.storage.rsync.messages import (
@@ -88,12 +86,7 @@ PRINTED = [
     ),
     pytest.param(
         b"ERROR: swap/vma_ra_enabled failed verification -- update discarded.",
-        (
-            MessageKind.NOT_VERIFIED,
-            Side.RECEIVER,
-            b"swap/vma_ra_enabled",
-            "failed verification -- update discarded",
-        ),
+        (MessageKind.NOT_VERIFIED, Side.RECEIVER, b"swap/vma_ra_enabled", "failed verification -- update discarded"),
         id="failed verification",
     ),
     pytest.param(

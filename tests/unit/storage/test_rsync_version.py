@@ -1,7 +1,5 @@
 """The rsync that receives, and the release from which on it may (threats M9)."""
 
-from __future__ import annotations
-
 import pytest
 
 from turku.storage.rsync import version as rsync_version

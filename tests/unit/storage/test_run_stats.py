@@ -1,7 +1,5 @@
 """The statistics of a run, from rsync's output and from two trees."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

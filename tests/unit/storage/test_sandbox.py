@@ -1,7 +1,5 @@
 """The bubblewrap argument list: what a receiver is shown, and what it keeps."""
 
-from __future__ import annotations
-
 import itertools
 import platform
 import struct
@@ -251,15 +249,7 @@ def test_the_ways_to_make_a_filter_judge_alike() -> None:
 
 def test_the_table_has_every_call_of_the_rules() -> None:
     names = {rule.call for rule in seccomp.rules("x86_64")}
-    assert names == {
-        *seccomp._CALLS,
-        *seccomp._COMMON,
-        "clone3",
-        "clone",
-        "socket",
-        "ioctl",
-        "madvise",
-    }
+    assert names == {*seccomp._CALLS, *seccomp._COMMON, "clone3", "clone", "socket", "ioctl", "madvise"}
 
 
 @pytest.fixture

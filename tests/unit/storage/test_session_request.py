@@ -1,7 +1,5 @@
 """Reading an agent's request: whole or refused, whatever comes and however it is cut (threats M7)."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading
@@ -15,12 +13,7 @@ from turku.protocol.messages import SessionRequest
 from turku.protocol.session_framing import SESSION_REQUEST_LIMIT_BYTES
 from turku.storage.session import request as session_request
 
-REQUEST = {
-    "verbose": True,
-    "action": "checkin",
-    "port": 50000,
-    "sources": {"etc": {"username": "u", "password": "p"}},
-}
+REQUEST = {"verbose": True, "action": "checkin", "port": 50000, "sources": {"etc": {"username": "u", "password": "p"}}}
 TEXT = json.dumps(REQUEST).encode()
 
 

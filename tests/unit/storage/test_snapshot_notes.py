@@ -1,7 +1,5 @@
 """Our notes about a snapshot, in the file that existing storages write and read too."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

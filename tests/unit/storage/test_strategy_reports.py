@@ -1,7 +1,5 @@
 """A session tells the coordinator how each snapshot was made, and leaves it out where nothing is known of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

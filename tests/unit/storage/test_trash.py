@@ -1,7 +1,5 @@
 """The trash: what retention removed can be brought back, whatever a crash left of the way there."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -1,7 +1,5 @@
 """Access to the files of a volume: no link is followed, wherever it lies, with openat2 and without it."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

@@ -1,7 +1,5 @@
 """The owner of a port by the kernel's tables, which the test writes itself."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A volume is known by its mark: at its first use, when it is not mounted, when it moves, when it is another one."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import uuid

@@ -1,7 +1,5 @@
 """Slots of a volume: as many backups at once as it has, and a clear word to those that find none."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Volumes: space by file system, and where a machine's directory is or will be."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from pathlib import Path
@@ -24,11 +22,7 @@ def storage(directory: Path, *names: str, **options: dict[str, Any]) -> StorageC
     sections = {}
     for name in names:
         (directory / name).mkdir(parents=True)
-        sections[name] = {
-            "path": str(directory / name),
-            "accept_new_high_water_pct": 100,
-            **options.get(name, {}),
-        }
+        sections[name] = {"path": str(directory / name), "accept_new_high_water_pct": 100, **options.get(name, {})}
     return storage_configuration(directory / "etc", ssh_ping_host="storage.example.com", volumes=sections)
 
 

@@ -22,12 +22,7 @@ from turku.core.secret import Secret, generate_secret
 from turku.errors import ApiForbidden, ApiNotFound, ApiRefused, ApiRejected, ConfigurationError, LockHeld
 from turku.policy import names
 from turku.protocol import secret_change
-from turku.protocol.messages import (
-    Empty,
-    MachineReenrolAnswer,
-    MachineReenrolRequest,
-    MachineRotateRequest,
-)
+from turku.protocol.messages import Empty, MachineReenrolAnswer, MachineReenrolRequest, MachineRotateRequest
 
 _LOG = logging.getLogger(__name__)
 
@@ -147,9 +142,7 @@ def _finish(agent: AgentConfig, machine_uuid: str | None, new: _NewIdentity) -> 
     if new.code is None:
         machine = machine_identity.existing(agent)
         request = MachineRotateRequest(
-            machine=machine.credentials,
-            new_secret=new.machine_secret,
-            new_ssh_public_key=line,
+            machine=machine.credentials, new_secret=new.machine_secret, new_ssh_public_key=line
         )
         agent.api.client().call("machine_rotate", request, Empty)
         machine_uuid = machine.uuid

@@ -33,14 +33,7 @@ from turku.agent.tunnel.trusted_storages import Address
 from turku.core.log import one_line
 from turku.core.units import count_of, size
 from turku.errors import MalformedMessage, RestoreFailed, TurkuError
-from turku.protocol.restore_messages import (
-    MODULE,
-    Answer,
-    HistoryRequest,
-    RestorePlan,
-    Settable,
-    path_bytes,
-)
+from turku.protocol.restore_messages import MODULE, Answer, HistoryRequest, RestorePlan, Settable, path_bytes
 
 _POLL_SECONDS = 0.25
 _END_TIMEOUT_SECONDS = 10.0
@@ -202,8 +195,7 @@ class _Transfer:
                 return
             if time.monotonic() - self.begin > limit_seconds:
                 reader.problem = RestoreFailed(
-                    f"the restore did not end within {limit_seconds:g} s",
-                    hint="session_timeout_seconds sets the limit",
+                    f"the restore did not end within {limit_seconds:g} s", hint="session_timeout_seconds sets the limit"
                 )
                 return
         self._require_as_planned()

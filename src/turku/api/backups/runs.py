@@ -22,10 +22,7 @@ _log = logging.getLogger(__name__)
 
 NO_REASON = "its storage gave no reason"
 _LATEST_UNIX_SECONDS = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
-_STATE = (
-    *("success", "quarantined", "failure_count"),
-    *("date_last_backed_up", "date_next_backup", "date_expected"),
-)
+_STATE = (*("success", "quarantined", "failure_count"), *("date_last_backed_up", "date_next_backup", "date_expected"))
 _RARELY_CHANGED = (
     *("fallback_count", "fallback_reason", "findings", "failure_reason"),
     *("date_incomplete_since", "missing_files", "stale_files", "incomplete_reasons"),

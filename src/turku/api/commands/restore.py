@@ -189,10 +189,7 @@ COMMANDS = (
                     ("Show those that are over as well:", "{prog} --all"),
                     ("Print only the reasons:", "{prog} --json | jq -r '.[].reason'"),
                 ),
-                (
-                    Argument("--all", action="store_true", help="Show requests that are over as well."),
-                    common.JSON,
-                ),
+                (Argument("--all", action="store_true", help="Show requests that are over as well."), common.JSON),
             ),
         ),
         (

@@ -35,8 +35,7 @@ def read(path: Path) -> Secret:
         ) from error
     if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         raise ConfigurationError(
-            f"{path}: other users may read or change this key (mode {stat.S_IMODE(mode):04o})",
-            hint=f"chmod 600 {path}",
+            f"{path}: other users may read or change this key (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}"
         )
     if not text:
         raise ConfigurationError(f"{path}: is empty", hint="remove it to generate a new key")

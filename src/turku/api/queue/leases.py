@@ -174,13 +174,7 @@ def _slot_of(rows: Sequence[Slot], storage: Storage, machine: Machine, lane: Lan
 
 
 def _claim(
-    rows: Sequence[Slot],
-    storage: Storage,
-    machine: Machine,
-    lane: Lane,
-    sources: Sequence[Source],
-    *,
-    now: datetime,
+    rows: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, sources: Sequence[Source], *, now: datetime
 ) -> Slot | None:
     """Reserve a slot of the lane for the machine, or queue the machine and return None if it is not its turn."""
     free = [row for row in rows if _is_free(row, storage, lane, now=now)]
@@ -206,13 +200,7 @@ def _is_free(row: Slot, storage: Storage, lane: Lane, *, now: datetime) -> bool:
 
 
 def _may_start(
-    free: Sequence[Slot],
-    storage: Storage,
-    machine: Machine,
-    lane: Lane,
-    claim: QueueClaim,
-    *,
-    now: datetime,
+    free: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, claim: QueueClaim, *, now: datetime
 ) -> bool:
     longest = min(free, key=lambda row: row.free_since() or _LONG_AGO)
     since = longest.free_since()

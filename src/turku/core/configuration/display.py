@@ -70,9 +70,6 @@ def command(program: str, load: LoadWithFiles) -> Command:
             ("Show the keys that differ from their default:", "{prog} --show | grep -v 'default$'"),
             ("Show it as JSON, for programs:", "{prog} --show --json"),
         ),
-        (
-            Argument("--show", action="store_true", required=True, help="Print every key."),
-            options.JSON,
-        ),
+        (Argument("--show", action="store_true", required=True, help="Print every key."), options.JSON),
         details="Secrets are shown as ***. Files win over defaults, and later files over earlier ones.",
     )

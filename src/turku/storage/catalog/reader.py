@@ -23,20 +23,7 @@ from turku.storage.disk.source_directory import SourceDirectory
 _PAGE = 2000
 """The number of rows read at once. Nothing is locked between two pages, however slow the reader is."""
 _Row: TypeAlias = tuple[
-    int,
-    bytes,
-    int,
-    int | None,
-    int,
-    int,
-    int,
-    int,
-    int,
-    int | bytes,
-    bytes | None,
-    bytes | None,
-    int,
-    bytes | None,
+    int, bytes, int, int | None, int, int, int, int, int, int | bytes, bytes | None, bytes | None, int, bytes | None
 ]
 _Rows: TypeAlias = list[Any]
 

@@ -197,12 +197,7 @@ def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSna
         neighbours = Neighbours(newest, None)
         position = versions.GAP if newest is None else newest + versions.GAP
         versions.merge(
-            connection,
-            position,
-            neighbours,
-            base=base,
-            is_whole=staging.is_whole,
-            reports_every_write=tells_content,
+            connection, position, neighbours, base=base, is_whole=staging.is_whole, reports_every_write=tells_content
         )
         _insert(connection, new.name, position, new.moment)
     staging.drop_tables()
@@ -245,11 +240,7 @@ def _index_one(
         return True
     before_tree = None if before is None else before.path
     staging = Staging(
-        connection,
-        snapshot.path,
-        base=before_tree,
-        before=before_tree,
-        after=None if after is None else after.path,
+        connection, snapshot.path, base=before_tree, before=before_tree, after=None if after is None else after.path
     )
     try:
         staging.scan(None, may_trust=False)

@@ -31,10 +31,7 @@ def update_config(options: argparse.Namespace) -> int:
     loaded = loading.load(config_dir(options), api_auth_name=name, api_auth_secret=secret)
     # A timer's run speaks through its log. A person's run, and one with --debug, speaks in the terminal too.
     log.set_up(
-        _PROGRAM,
-        destination=loaded.state.log_file,
-        debug=options.debug,
-        terminal=options.debug or sys.stderr.isatty(),
+        _PROGRAM, destination=loaded.state.log_file, debug=options.debug, terminal=options.debug or sys.stderr.isatty()
     )
     if options.wait:
         SYSTEM_CLOCK.sleep(random.SystemRandom().uniform(0, options.wait))

@@ -13,14 +13,7 @@ from turku.core.clock import Clock
 from turku.core.units import count_of
 from turku.errors import NotInHistory, UsageError
 from turku.policy import snapshot_mode
-from turku.storage.commands.setup import (
-    SELECTION,
-    configured,
-    known_columns,
-    machine_names,
-    require_volumes,
-    selected,
-)
+from turku.storage.commands.setup import SELECTION, configured, known_columns, machine_names, require_volumes, selected
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import trash
 from turku.storage.disk.source_lookup import locked

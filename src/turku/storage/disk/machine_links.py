@@ -24,9 +24,7 @@ def link_name(machine: AssignedMachine | ScheduledMachine) -> str | None:
     """Return the readable name of the machine, or None if it has none that can be a link."""
     try:
         name = names.machine_link_name(
-            environment_name=machine.environment_name,
-            service_name=machine.service_name,
-            unit_name=machine.unit_name,
+            environment_name=machine.environment_name, service_name=machine.service_name, unit_name=machine.unit_name
         )
     except InvalidValue:
         return None

@@ -76,10 +76,7 @@ def tidy(place: SourceDirectory) -> None:
             fs.write_symbolic_link(place.snapshot(entry), tree.name)
         elif _is_ours(place, entry):
             _LOG.warning(
-                "%s: %s is gone: its files were those of %s, which another program removed",
-                place.source,
-                entry,
-                target,
+                "%s: %s is gone: its files were those of %s, which another program removed", place.source, entry, target
             )
             fs.unlink(place.snapshot(entry))
             fs.unlink(place.record_path(entry))

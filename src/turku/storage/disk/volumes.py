@@ -97,8 +97,7 @@ def existing_directory(configuration: StorageConfig, uuid: str) -> Path | None:
         return found
     if link.exists():
         raise NoVolume(
-            f"{link} is not a symbolic link",
-            hint="move it to a volume; Turku finds it there and makes the link",
+            f"{link} is not a symbolic link", hint="move it to a volume; Turku finds it there and makes the link"
         )
     return _look_on_volumes(configuration, uuid)
 
@@ -117,9 +116,7 @@ def _look_on_volumes(configuration: StorageConfig, uuid: str) -> Path | None:
             )
     if len(found) > 1:
         _LOG.warning(
-            "machine %s has directories on several volumes (%s); the first is used",
-            uuid,
-            ", ".join(map(str, found)),
+            "machine %s has directories on several volumes (%s); the first is used", uuid, ", ".join(map(str, found))
         )
     return found[0] if found else None
 

@@ -100,14 +100,7 @@ def _run_mark(place: SourceDirectory) -> Path:
 
 class _ScrubRun:
     def __init__(
-        self,
-        known: Catalog,
-        copies: FileCopies,
-        *,
-        zone: tzinfo,
-        share: ScrubShare,
-        pace: RateLimiter,
-        clock: Clock,
+        self, known: Catalog, copies: FileCopies, *, zone: tzinfo, share: ScrubShare, pace: RateLimiter, clock: Clock
     ) -> None:
         self._place = place = known.place
         self._catalog = known

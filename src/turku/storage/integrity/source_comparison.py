@@ -192,17 +192,15 @@ def _differing(
         bounds = limits.run_limits(configuration, place.machine_dir)
         bounds = replace(bounds, seconds=min(bounds.seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
         system = probe_file_system(configuration, place.machine_dir)
-        with (
-            sandbox.contained_rsync(
-                lambda seen: _arguments(configuration.receiving, daemon, seen(listing), system),
-                configuration=configuration,
-                port=daemon.port,
-                password=daemon.password,
-                capabilities=capabilities.of_receiver(configuration.receiving, fake_super=system.fake_super),
-                directory=tree,
-                readable=[listing],
-            ) as child,
-        ):
+        with sandbox.contained_rsync(
+            lambda seen: _arguments(configuration.receiving, daemon, seen(listing), system),
+            configuration=configuration,
+            port=daemon.port,
+            password=daemon.password,
+            capabilities=capabilities.of_receiver(configuration.receiving, fake_super=system.fake_super),
+            directory=tree,
+            readable=[listing],
+        ) as child:
             watch = watchdog.Watchdog(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
             with watchdog.output_reader(
                 child, lambda stream: _read(stream, looked_at, found), timeout_seconds=_READ_TIMEOUT_SECONDS

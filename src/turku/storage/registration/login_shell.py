@@ -46,11 +46,7 @@ def check(user: str) -> str:
         "SSH_ORIGINAL_COMMAND": "turku-ping-remote",
     }
     ended = command.run(
-        argv,
-        timeout_seconds=_TIMEOUT_SECONDS,
-        capture_limit_bytes=_LIMIT_BYTES,
-        extra_environment=session,
-        check=False,
+        argv, timeout_seconds=_TIMEOUT_SECONDS, capture_limit_bytes=_LIMIT_BYTES, extra_environment=session, check=False
     )
     return _problem(shell, ended, mark.encode())
 

@@ -8,12 +8,7 @@ from turku.core.log import one_line
 from turku.errors import ApiNotFound, NotInHistory
 from turku.policy import names
 from turku.protocol.messages import MachineReference, StorageCredentials
-from turku.protocol.restore_messages import (
-    SnapshotChoice,
-    StorageAccessAnswer,
-    StorageAccessRequest,
-    path_bytes,
-)
+from turku.protocol.restore_messages import SnapshotChoice, StorageAccessAnswer, StorageAccessRequest, path_bytes
 from turku.storage.config.model import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 

@@ -11,12 +11,7 @@ from turku.storage.disk.source_directory import SourceDirectory
 
 
 def snapshot_rows(
-    place: SourceDirectory,
-    snapshots: Sequence[StoredSnapshot],
-    zone: tzinfo,
-    *,
-    now: datetime,
-    has_stats: bool = True,
+    place: SourceDirectory, snapshots: Sequence[StoredSnapshot], zone: tzinfo, *, now: datetime, has_stats: bool = True
 ) -> Iterator[SnapshotRow]:
     """Yield a row for each of these snapshots, with statistics if ``has_stats``."""
     for snapshot in snapshots:

@@ -71,8 +71,7 @@ class HistoryView:
         if self.scope.snapshot is not None:
             if choice not in (self._approved, SnapshotChoice(self.scope.snapshot)):
                 raise NotInHistory(
-                    "the access grant is for another snapshot of this source",
-                    hint=f"it is for {self.scope.snapshot}",
+                    "the access grant is for another snapshot of this source", hint=f"it is for {self.scope.snapshot}"
                 )
             choice = SnapshotChoice(self.scope.snapshot)
         return self._chosen(choice, self._snapshots)

@@ -110,18 +110,12 @@ def prepared(
 
 
 def _checked_paths(
-    configuration: StorageConfig,
-    snapshot: SnapshotTree,
-    tree: DirectoryTree,
-    scope: Scope,
-    request: FileRestoreRequest,
+    configuration: StorageConfig, snapshot: SnapshotTree, tree: DirectoryTree, scope: Scope, request: FileRestoreRequest
 ) -> snapshot_lookup.CheckedPaths:
     asked = [path_bytes(path) for path in request.paths]
     with ExitStack() as stack:
         # Opened for the first path that the tree lacks.
-        opened = functools.cache(
-            lambda: stack.enter_context(RecordedEntries(configuration, snapshot, tree.root, ())),
-        )
+        opened = functools.cache(lambda: stack.enter_context(RecordedEntries(configuration, snapshot, tree.root, ())))
         return snapshot_lookup.checked_paths(
             snapshot, tree, asked, scope, is_recorded=lambda path: opened().is_recorded(path)
         )

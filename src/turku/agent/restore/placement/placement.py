@@ -50,10 +50,7 @@ class Placement:
         all its files. A file without such attributes in the snapshot loses them in the target.
         """
         self._scope = PlacementScope(
-            prepared,
-            overwrite,
-            replaces_directories=delete,
-            removed_kinds=prepared.kinds & frozenset(recorded_kinds),
+            prepared, overwrite, replaces_directories=delete, removed_kinds=prepared.kinds & frozenset(recorded_kinds)
         )
         self.deleted = 0
         self.kept_back = 0

@@ -16,10 +16,7 @@ from turku.core import units
 from turku.errors import InvalidValue
 from turku.policy import retention
 
-FOR: tuple[str, Any] = (
-    "For",
-    {"fields": ("auth", "machine"), "description": "Leave both empty for all machines."},
-)
+FOR: tuple[str, Any] = ("For", {"fields": ("auth", "machine"), "description": "Leave both empty for all machines."})
 """The first fieldset of a policy page."""
 SEARCHED = (
     *("comment", "auth__name", "machine__unit_name", "machine__service_name"),

@@ -74,8 +74,7 @@ def key_fields(place: str, text: str, errors: MessageErrors, *, uuid: UUID) -> d
     owner = Machine.objects.filter(ssh_key_fingerprint=key.fingerprint).values_list("uuid", flat=True).first()
     if owner not in (None, uuid):
         errors.add(
-            place,
-            "belongs to another machine; remove ssh_key and ssh_key.pub from var_dir, so that a new key is made",
+            place, "belongs to another machine; remove ssh_key and ssh_key.pub from var_dir, so that a new key is made"
         )
     return {"ssh_public_key": key.line, "ssh_key_fingerprint": key.fingerprint}
 

@@ -49,8 +49,7 @@ class WorkLimit:
                 )
             if is_large and caller in self._at_work:
                 raise ApiThrottled(
-                    "another message of the same sender is being worked on",
-                    hint="send one after the other",
+                    "another message of the same sender is being worked on", hint="send one after the other"
                 )
             self._spent.put(caller, (begun, done + units))
             if is_large:
