@@ -21,14 +21,14 @@ pytestmark = pytest.mark.xdist_group("system-changed-entries")
 
 WAITING = """\
     from turku.storage.session import checkin
-    original = checkin.Checkin._one
+    original = checkin.Checkin._back_up_and_report
     def one(self, api, directory, name, order):
         hint = self.agent.reported.of_source(name, 60)
-        told = None if hint is None else [hint.since_ns, [path.decode("latin-1") for path in hint.paths]]
+        named = None if hint is None else [hint.since_ns, [path.decode("latin-1") for path in hint.paths]]
         with open({hints!r}, "a") as stream:
-            stream.write(json.dumps([name, self.request.moment_ns or 0, told]) + "\\n")
+            stream.write(json.dumps([name, self.request.moment_ns or 0, named]) + "\\n")
         original(self, api, directory, name, order)
-    checkin.Checkin._one = one
+    checkin.Checkin._back_up_and_report = one
 """
 EARLIER_RELEASE = """\
     from turku.storage.session import server
