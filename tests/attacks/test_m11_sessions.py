@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.support.fleet import Fleet
+from tests.support.landed_restore import TEMPORARY_NAME
 from tests.support.ordered_storage import OrderedStorage, order, ordered_storage
 from tests.support.sshd import free_port
 from tests.support.storage_host import AgentSide
@@ -55,7 +56,12 @@ def session(storage: OrderedStorage, action: str, **request: Any) -> Iterator[Ag
 
 
 def file_restore(storage: OrderedStorage) -> AbstractContextManager[AgentSide]:
-    return session(storage, "restore_files", module={"username": "u", "password": "p"}, restore_files={"source": "etc"})
+    return session(
+        storage,
+        "restore_files",
+        module={"username": "u", "password": "p"},
+        restore_files={"source": "etc", "temporary": TEMPORARY_NAME},
+    )
 
 
 def programs(storage: OrderedStorage) -> list[int]:

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 from tests.support.fleet import Fleet
+from tests.support.landed_restore import TEMPORARY_NAME
 from tests.support.trees import differences
 
 from turku.core import command
 from turku.demo.private_machine import PrivateMachine
 
 SECRET = "what only Alice may read"
+WANTED = {"source": "etc", "temporary": TEMPORARY_NAME}
 
 
 @dataclass
@@ -30,7 +32,8 @@ class Scene:
 
     def ask(self, action: str, **request: Any) -> list[dict[str, Any]]:
         """Return the answers to Mallory's key."""
-        return self.send({"action": action, action: request})
+        required = {"temporary": TEMPORARY_NAME} if action == "restore_files" else {}
+        return self.send({"action": action, action: required | request})
 
     def send(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         sshd = self.fleet.sshds["primary"]
@@ -113,7 +116,7 @@ def test_m12_nor_handed_out(scene: Scene, list_only: bool) -> None:
                         "action": "restore_files",
                         "port": 50_000,
                         "module": {"username": "user", "password": "password"},
-                        "restore_files": {"source": "etc", "of_machine": owner, "list_only": list_only},
+                        "restore_files": {**WANTED, "of_machine": owner, "list_only": list_only},
                     }
                 )
                 # Without a tunnel of its own a port is refused first.
@@ -192,14 +195,16 @@ def test_m12_nor_a_path_that_is_browsed(scene: Scene, what: str, path: str) -> N
     [
         {"action": "browse"},
         {"action": "restore_files"},
+        {"action": "restore_files", "restore_files": WANTED},
         {"action": "restore_files", "restore_files": {"source": "etc"}},
-        {"action": "restore_files", "restore_files": {"source": "etc", "paths": ["x"] * 1001}},
+        {"action": "restore_files", "restore_files": {"source": "etc", "temporary": "../x"}},
+        {"action": "restore_files", "restore_files": {**WANTED, "paths": ["x"] * 1001}},
         {"action": "browse", "browse": {"listing": "find", "sources": ["etc"], "limit": 0}},
         {"action": "browse", "browse": {"listing": "find", "sources": []}},
         {"action": "browse", "browse": {"listing": "ls", "sources": ["etc", "etc"]}},
         {"action": "browse", "browse": {"listing": "remove", "sources": ["etc"]}},
         {"action": "browse", "browse": {"listing": "find", "sources": ["etc"], "pattern": "*a" * 4000}},
-        {"action": "restore_files", "port": 22, "restore_files": {"source": "etc"}},
+        {"action": "restore_files", "port": 22, "restore_files": WANTED},
     ],
     ids=lambda message: str(message)[:70],
 )

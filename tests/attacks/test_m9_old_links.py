@@ -16,6 +16,7 @@ import pytest
 from tests.support.backed_up_machine import fingerprint
 from tests.support.fleet import Fleet
 from tests.support.forked_command import forked
+from tests.support.landed_restore import TEMPORARY_NAME
 from tests.support.malicious_rsync_server import MaliciousRsyncServer
 
 from turku.core.secret import Secret
@@ -79,8 +80,11 @@ class Scene:
 
     def ask(self, action: str, **request: Any) -> str:
         """Return the answer to the machine's key. Its own rsync daemon is not asked for."""
-        message = json.dumps({"action": action, action: request}).encode() + b"\n.\n"
-        return self._run(cli.ping_entry, "turku-storage-ping", self.machine.uuid, input_bytes=message)
+        required = {"temporary": TEMPORARY_NAME} if action == "restore_files" else {}
+        message = json.dumps({"action": action, action: required | request}).encode() + b"\n.\n"
+        answer = self._run(cli.ping_entry, "turku-storage-ping", self.machine.uuid, input_bytes=message)
+        assert "malformed" not in answer, answer
+        return answer
 
     def command(self, words: str, source: str) -> str:
         """Return the output of a command of the operator."""

@@ -19,8 +19,10 @@ def test_twenty_sources_share_one_tunnel(fleet: Fleet, make_machine: MakeMachine
 
     machine.ping()
 
-    assert len(recorder.calls("ssh")) == 1
-    assert len(recorder.calls("rsyncd")) == 1
+    # A drawn port that another program of the storage's host has taken ends a session, and the agent draws again.
+    [session] = [call for call in recorder.calls("ssh") if call["exit_code"] == 0]
+    assert all(f'"{name}"' in session["stdin"] for name in sources)
+    assert len(recorder.calls("rsyncd")) == len(recorder.calls("ssh"))
     for number in range(20):
         [snapshot] = fleet.snapshots(machine, f"source-{number:02}")
         assert (snapshot / "number").read_text() == f"{number}\n"

@@ -64,8 +64,17 @@ def test_answers_are_told_apart_by_their_row() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        {"action": "restore_files", "restore_files": {"source": "etc", "paths": ["x"] * 1001}},
-        {"action": "restore_files", "restore_files": {"source": "etc", "overwrite": "maybe"}},
+        {
+            "action": "restore_files",
+            "restore_files": {"source": "etc", "temporary": TEMPORARY_NAME, "paths": ["x"] * 1001},
+        },
+        {
+            "action": "restore_files",
+            "restore_files": {"source": "etc", "temporary": TEMPORARY_NAME, "overwrite": "maybe"},
+        },
+        {"action": "restore_files", "restore_files": {"source": "etc"}},
+        {"action": "restore_files", "restore_files": {"source": "etc", "temporary": ".turku-restore"}},
+        {"action": "restore_files", "restore_files": {"source": "etc", "temporary": f"{TEMPORARY_NAME}\n"}},
         {"action": "browse", "browse": {"listing": "ls", "sources": []}},
         {"action": "browse", "browse": {"listing": "ls", "sources": ["etc"], "limit": 0}},
         {"action": "browse", "browse": {"listing": "ls", "sources": ["etc"], "path": {"b64": "?"}}},
