@@ -38,7 +38,7 @@ class CheckinResult:
     """The restore requests for this machine, not decoded yet (remote_restore.py)."""
 
 
-def checkin(agent: AgentConfig) -> CheckinResult:
+def check_in(agent: AgentConfig) -> CheckinResult:
     """Ask the coordinator what is due. Raises ConfigurationError (not registered), ApiRefused, ApiUnreachable.
 
     Only sources of this machine's own configuration are due, with the paths of that configuration. A coordinator can
@@ -62,7 +62,7 @@ def checkin(agent: AgentConfig) -> CheckinResult:
 
 
 def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:
-    """Return this machine's active sources at the coordinator, by name. Raises as ``checkin`` does."""
+    """Return this machine's active sources at the coordinator, by name. Raises as ``check_in`` does."""
     request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
     return agent.api.client().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
 

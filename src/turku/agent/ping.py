@@ -22,14 +22,14 @@ def ping(agent: AgentConfig) -> None:
     """Let the storages back up what is due, and run the restores that were requested at the coordinator.
 
     The results of restores are reported to the coordinator and logged. Raises LockHeld while another run is active,
-    BackupFailed when a session failed while the others went on, and the errors of ``checkin.checkin``.
+    BackupFailed when a session failed while the others went on, and the errors of ``checkin.check_in``.
     """
     with _Restores(agent) as restores:
         try:
             with lock.exclusive(var_dir.lock_directory(agent.state), LOCK_NAME):
                 if agent.backup.gonogo_program is not None and not _says_go(agent.backup.gonogo_program):
                     return
-                waiting = checkin.checkin(agent)
+                waiting = checkin.check_in(agent)
                 if waiting.restores is not UNSET:
                     restores.start(waiting.restores)
                 if not waiting.storages:

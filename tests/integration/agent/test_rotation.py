@@ -126,7 +126,7 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(fleet: Fleet, machine
     while killed_at_step(step, lambda: rotation.rotate_keys(configuration.load(machine.config_dir))):
         # As every program does when it starts.
         agent = setup.settled(configuration.load(machine.config_dir))
-        assert checkin.checkin(agent).storages == []
+        assert checkin.check_in(agent).storages == []
         reloaded = configuration.load(machine.config_dir)
         assert reloaded.identity.machine_secret == agent.identity.machine_secret
         assert reloaded.identity.machine_uuid == machine.uuid

@@ -60,9 +60,8 @@ def _snapshots(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int
     found = browse.snapshots(agent, options.source)
     rows = ((storage, answer) for storage, answer in found if isinstance(answer, SnapshotRow))
     with output.limited(rows, options.limit) as shown:
-        output.show_snapshots(
-            shown, say, owner="storage", is_json=options.json, known=("source",) * bool(options.source)
-        )
+        known = ("source",) if options.source else ()
+        output.show_snapshots(shown, say, owner="storage", is_json=options.json, known=known)
     return 0
 
 

@@ -64,7 +64,7 @@ class NotAllowedHere(InvalidValue):
 
 
 def waiting_orders(agent: AgentConfig) -> msgspec.Raw:
-    """Return the restore requests for this machine, without a checkin. Raises as ``checkin.checkin`` does."""
+    """Return the restore requests for this machine, without a checkin. Raises as ``checkin.check_in`` does."""
     request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
     return agent.api.client().beyond_contract().call(WAITING_CALL, request, AgentRestoresAnswer).restores
 

@@ -11,6 +11,7 @@ from turku.api.backups.models import Source
 from turku.api.backups.next_backup import next_due
 from turku.api.status import source_marks
 from turku.api.status.marks import Mark, has_mark, mark_of
+from turku.core.units import count_of
 
 if TYPE_CHECKING:
     from turku.api.status.source_marks import MarkedSource
@@ -43,13 +44,9 @@ def incompleteness(source: Source) -> str:
     if source.date_incomplete_since is None:
         return ""
     kinds = ((source.missing_files, "missing"), (source.stale_files, "stale"))
-    counts = " and ".join(f"{_files(count)} {word}" for count, word in kinds if count)
+    counts = " and ".join(f"{count_of(count, 'file')} {word}" for count, word in kinds if count)
     reasons = f": {'; '.join(source.incomplete_reasons)}" if source.incomplete_reasons else ""
     return f"since {_day(source.date_incomplete_since)}, {counts}{reasons}"
-
-
-def _files(count: int) -> str:
-    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def _day(moment: datetime | None) -> str:

@@ -45,11 +45,14 @@ def no_history(
     """
     if machine is None or not places:
         volume_marks.require_all(configuration)
-    known = ", ".join(sorted({place.source for place in places})[:_KNOWN])
     return NotInHistory(
         f"there is no history of source {source}" + (f" of {machine}" if machine else ""),
-        hint=f"there is {known}" if known else "nothing was backed up yet",
+        hint=_known_hint({place.source for place in places}),
     )
+
+
+def _known_hint(known: Collection[str]) -> str:
+    return f"there is {', '.join(sorted(known)[:_KNOWN])}" if known else "nothing was backed up yet"
 
 
 @contextmanager
@@ -92,11 +95,8 @@ def _uuid(configuration: StorageConfig, machine: str) -> str:
     found = machine_choice.chosen(machine, kept)
     if not found:
         volume_marks.require_all(configuration)
-        named = ", ".join(sorted(min(kept[uuid], default=uuid) for uuid in kept)[:_KNOWN])
-        raise NotInHistory(
-            f"{machine} is not a machine of this storage",
-            hint=f"there is {named}" if named else "nothing was backed up yet",
-        )
+        known_machines = [min(names_of_one, default=uuid) for uuid, names_of_one in kept.items()]
+        raise NotInHistory(f"{machine} is not a machine of this storage", hint=_known_hint(known_machines))
     if len(found) > 1:
         named = ", ".join(f"{' or '.join(sorted(kept[uuid])) or 'without a name'} ({uuid})" for uuid in found[:_NAMED])
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""

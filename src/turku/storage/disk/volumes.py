@@ -3,7 +3,6 @@
 import logging
 import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from turku.core import durable
@@ -34,10 +33,7 @@ def space(configuration: StorageConfig) -> tuple[float, float]:
 
     Volumes on one file system count once.
     """
-    present = usable(configuration)
-    for volume in present:
-        with suppress(NoVolume):
-            volume_marks.require(configuration, volume)
+    present = usable(configuration, marks_new=True)
     by_device = {found.device: found for volume in present if (found := volume_space(volume)) is not None}
     return (
         sum(found.total_bytes for found in by_device.values()) / _MIB,
@@ -45,15 +41,20 @@ def space(configuration: StorageConfig) -> tuple[float, float]:
     )
 
 
-def usable(configuration: StorageConfig) -> list[Volume]:
-    """Return the volumes that are present. Each missing one is an error on the log. Nothing is written."""
+def usable(configuration: StorageConfig, *, marks_new: bool = False) -> list[Volume]:
+    """Return the volumes that are present. Each missing one is an error on the log.
+
+    With ``marks_new``, each is marked at its first use. Otherwise nothing is written.
+    """
+    require = volume_marks.require if marks_new else volume_marks.require_mounted
     found = []
     for volume in configuration.disk.volumes:
-        fault = volume_marks.fault(configuration, volume)
-        if fault is None:
-            found.append(volume)
+        try:
+            require(configuration, volume)
+        except NoVolume as error:
+            _LOG.error("%s", error.message)
         else:
-            _LOG.error("volume %s: %s", volume.name, fault)
+            found.append(volume)
     return found
 
 
