@@ -13,6 +13,7 @@ import pytest
 from tests.support.fleet import Fleet
 from tests.support.landed_restore import TEMPORARY_NAME
 from tests.support.ordered_storage import OrderedStorage, order, ordered_storage
+from tests.support.processes import command_lines
 from tests.support.sshd import free_port
 from tests.support.storage_host import AgentSide
 
@@ -67,16 +68,13 @@ def file_restore(storage: OrderedStorage) -> AbstractContextManager[AgentSide]:
 def programs(storage: OrderedStorage) -> list[int]:
     """The storage's programs that serve its machine."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
+    for process, line in command_lines().items():
+        words = line.split(b"\0")
         # Not the shell that sshd starts it with.
         if os.fsencode(storage.host.config_dir) in words and any(
             word.endswith(b"/turku-storage-ping") for word in words[:2]
         ):
-            found.append(int(path.parent.name))
+            found.append(process)
     return found
 
 

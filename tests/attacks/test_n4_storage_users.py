@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.ordered_storage import OrderedStorage, order, ordered_storage
+from tests.support.processes import command_lines
 from tests.support.sshd import free_port
 from tests.support.storage_host import AgentSide
 
@@ -87,17 +88,6 @@ def slow_backup(storage: OrderedStorage) -> Iterator[tuple[AgentSide, int]]:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         yield side, port
-
-
-def command_lines() -> dict[int, bytes]:
-    """The argument lists of all processes, as everybody sees them."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found[int(path.parent.name)] = path.read_bytes()
-        except OSError:
-            continue
-    return found
 
 
 def test_n4_state_and_backups_are_closed_to_others(storage: OrderedStorage) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.fleet import Fleet
+from tests.support.processes import command_lines, parent_of
 from tests.support.trees import differences
 
 from turku.demo import programs
@@ -47,18 +48,15 @@ def machine(fleet: Fleet, slow: PrivateStorage, tree: Path) -> PrivateMachine:
 
 
 def processes() -> Iterator[tuple[int, list[bytes]]]:
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            yield int(entry.name), (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
+    for process, line in command_lines().items():
+        yield process, line.split(b"\0")
 
 
 def is_below(process: int, ancestor: Callable[[list[bytes]], bool]) -> bool:
     """Return True if one of the processes that led to this one is such a one."""
     try:
         while process > 1:
-            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+            process = parent_of(process)
             if ancestor(Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")):
                 return True
     except OSError:

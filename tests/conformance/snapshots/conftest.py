@@ -7,9 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.loop_volume import can_have_one, loop_volume
 
+from turku.core.configuration.declaration import with_values
 from turku.storage.fs.remove import remove_tree
 from turku.storage.snapshots import MODES, SnapshotMode
 
@@ -62,3 +64,14 @@ def volume(mode: type[SnapshotMode], tmp_path: Path, loop_volumes: Callable[[str
 def machine(mode: type[SnapshotMode], tmp_path: Path, volume: Path) -> Iterator[BackedUpMachine]:
     with backed_up_machine(tmp_path, volume=volume, snapshot_mode=mode.name) as machine:
         yield machine
+
+
+@pytest.fixture
+def spied(machine: BackedUpMachine, tmp_path: Path) -> Path:
+    """A file that holds a line with the arguments of each rsync that the storage ran."""
+    log = tmp_path / "spied"
+    script = f'echo "$@" >> {log}; exec "$0" "$@"'
+    machine.storage = with_values(
+        machine.storage, rsync_command=("sh", "-c", script, rsync_programs.chosen.storage), sandbox="off"
+    )
+    return log

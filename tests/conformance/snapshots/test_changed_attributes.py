@@ -5,10 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 
-from turku.core.configuration.declaration import with_values
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.snapshots import MODES, SnapshotMode
 
@@ -16,17 +14,6 @@ from turku.storage.snapshots import MODES, SnapshotMode
 @pytest.fixture
 def mode() -> type[SnapshotMode]:
     return MODES["link-dest"]
-
-
-@pytest.fixture
-def spied(machine: BackedUpMachine, tmp_path: Path) -> Path:
-    """A file that holds a line with the arguments of each rsync that the storage ran."""
-    log = tmp_path / "spied"
-    script = f'echo "$@" >> {log}; exec "$0" "$@"'
-    machine.storage = with_values(
-        machine.storage, rsync_command=("sh", "-c", script, rsync_programs.chosen.storage), sandbox="off"
-    )
-    return log
 
 
 @pytest.fixture

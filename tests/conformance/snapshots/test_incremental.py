@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 from tests.support.rich_tree import change_rich_tree, make_rich_tree
 
@@ -48,17 +47,6 @@ def assert_differences_were_transferred(machine: BackedUpMachine, caplog: pytest
     hidden = [name for name in os.listdir(machine.place.snapshots_dir) if name.startswith(".")]
     assert [name for name in hidden if name != machine.place.retention_rules.name] == []
     assert not machine.place.working_tree.exists()
-
-
-@pytest.fixture
-def spied(machine: BackedUpMachine, tmp_path: Path) -> Path:
-    """A file that holds a line with the arguments of each rsync that the storage ran."""
-    log = tmp_path / "spied"
-    script = f'echo "$@" >> {log}; exec "$0" "$@"'
-    machine.storage = with_values(
-        machine.storage, rsync_command=("sh", "-c", script, rsync_programs.chosen.storage), sandbox="off"
-    )
-    return log
 
 
 @pytest.mark.parametrize("fake_super", [None, True])

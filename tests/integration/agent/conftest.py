@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.processes import command_lines
 from tests.support.sshd import Sshd
 from tests.support.v1_server import V1Api, storage_line
 
@@ -86,15 +87,8 @@ class Machine:
     def processes(self) -> list[str]:
         """Command lines of all processes that name this machine's directory: its ssh and rsyncd."""
         mark = str(self.var_dir).encode().replace(b"%", b"%%"), str(self.var_dir).encode()
-        found = []
-        for entry in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                content = entry.read_bytes()
-            except OSError:
-                continue
-            if any(text in content for text in mark):
-                found.append(content.replace(b"\0", b" ").decode("utf-8", "replace"))
-        return found
+        found = (line for line in command_lines().values() if any(text in line for text in mark))
+        return [line.replace(b"\0", b" ").decode("utf-8", "replace") for line in found]
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import backed_up_machine
 from tests.support.ordered_storage import UUID, OrderedStorage, order, ordered_storage
+from tests.support.processes import command_lines
 from tests.support.sshd import free_port
 from tests.support.storage_host import PROGRAMS, AgentSide
 
@@ -74,13 +75,7 @@ def snapshots(storage: OrderedStorage) -> dict[str, list[str]]:
 
 
 def commands() -> dict[int, list[bytes]]:
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found[int(path.parent.name)] = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-    return found
+    return {process: line.split(b"\0") for process, line in command_lines().items()}
 
 
 def sleepers() -> list[int]:

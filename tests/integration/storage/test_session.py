@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.support.coordinator import Coordinator
+from tests.support.processes import command_lines, parent_of
 from tests.support.rsyncd import Rsyncd
 from tests.support.sshd import free_port
 from tests.support.storage_host import AgentSide, StorageHost
@@ -278,12 +279,7 @@ def test_an_agent_that_goes_away_ends_the_backup_and_its_rsync(site: Site, sourc
 
 def processes() -> str:
     """The command lines of all processes but ours."""
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
-        except OSError:
-            continue
+    lines = [line.replace(b"\0", b" ").decode("utf-8", "replace") for line in command_lines().values()]
     return "\n".join(line for line in lines if "rsync" in line)
 
 
@@ -331,17 +327,10 @@ def seconds_between(earlier: str, later: str) -> float:
 
 def program_of_session(uuid: str) -> int:
     """Return the process of the session, and neither its shell nor a child that has not become another program yet."""
-    found = {
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if f"turku-storage-ping\0{uuid}".encode() in path.read_bytes() and b"sh\0-c" not in path.read_bytes()
-    }
+    program = f"turku-storage-ping\0{uuid}".encode()
+    found = {process for process, line in command_lines().items() if program in line and b"sh\0-c" not in line}
     [session] = [each for each in found if not {parent_of(each)} & found]
     return session
-
-
-def parent_of(process: int) -> int:
-    return int(Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_session_that_is_killed_frees_its_slot_within_five_minutes(site: Site, source: Path, tmp_path: Path) -> None:
