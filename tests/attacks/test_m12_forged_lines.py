@@ -8,11 +8,12 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import IO, TYPE_CHECKING, Literal, cast
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
@@ -30,6 +31,9 @@ from turku.storage.restore import push as push_module
 from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync.change_log import LINE_LIMIT_BYTES
+
+if TYPE_CHECKING:
+    import io
 
 FORGED = "f" * 32
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -192,6 +196,20 @@ def test_m12_a_forged_line_changes_nothing_in_the_answers_to_the_agent(
     assert [entry.path for entry in entries if not entry.is_sent] == ["wanted/kept"]
     assert deleted == ["wanted/superfluous"]
     assert reported(push(messages, *paths)) == honest
+
+
+@pytest.mark.parametrize("sandboxed", ["auto", "off"])
+def test_m12_a_machine_that_hangs_up_while_its_messages_are_read_slowly_fails_no_restore(
+    push: Push, monkeypatch: pytest.MonkeyPatch, sandboxed: str
+) -> None:
+    def read_slowly(stream: IO[bytes], *, limit_bytes: int) -> Iterator[bytes]:
+        while chunk := cast("io.BufferedIOBase", stream).read1(4096):
+            time.sleep(0.01)
+            yield chunk
+
+    monkeypatch.setattr(push_module, "lines_of", read_slowly)
+    # rsync waits for space in the pipe of its output until after the machine's end. A signal would end that wait.
+    push(FLOOD, "wanted/sent", sandboxed=sandboxed, exit_code=0)
 
 
 def test_m12_a_file_recorded_without_a_checksum_is_said_to_be_unverified(push: Push) -> None:

@@ -8,12 +8,14 @@ import random
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import requests
 from tests.support.coordinator import Coordinator
 from tests.support.http_cast import HttpCast
+from tests.support.processes import command_lines, parent_of
 
 from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
@@ -67,13 +69,11 @@ def family(coordinator: Coordinator) -> Iterator[int]:
     assert coordinator._child is not None
     server = coordinator._child.pid
     yield server
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except FileNotFoundError:
-            continue
-        if parent == server:
-            yield int(path.parent.name)
+    for process in command_lines():
+        # It may have ended since.
+        with suppress(OSError):
+            if parent_of(process) == server:
+                yield process
 
 
 def resident_pages(pid: int) -> int:

@@ -42,9 +42,11 @@ PathInSandbox = Callable[[Path], str]
 """Maps a path of ours to the path at which a contained program sees it."""
 Arguments = Callable[[PathInSandbox], list[str]]
 # rsync talks to a program instead of the network. The connected socket comes in as standard input and is kept as
-# descriptor 9. There is one cat for each direction. When the machine hangs up, the other direction is ended too.
+# descriptor 9. There is one cat for each direction. When the machine hangs up, the other direction is ended too. The
+# relay is no child of rsync: the signal of its end would interrupt rsync where it waits to write a line, and rsync then
+# gives up with exit code 13.
 _SOCKET_TO_NINE = 'exec 9<&0 </dev/null; exec "$0" "$@"'
-_RELAY = "exec 8<&0; cat <&8 >&9 & cat <&9; kill $! 2>/dev/null || :"
+_RELAY = "exec 8<&0; { cat <&8 >&9 & cat <&9; kill $! 2>/dev/null || :; } &"
 
 
 @contextmanager
