@@ -18,6 +18,7 @@ from tests.support.rsyncd import Rsyncd
 from turku.core import command
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import MODULE, FileRestoreRequest, RestoreEnd
+from turku.storage.catalog import streaming
 from turku.storage.catalog import sync as catalog_sync
 from turku.storage.catalog.scan import SnapshotReader
 from turku.storage.catalog.staging import Staging
@@ -80,6 +81,39 @@ def test_a_backup_whose_catalog_fails_is_made(
     outcome = machine.back_up()
     assert outcome.success, outcome.summary
     assert "the catalog was not updated" in caplog.text
+    monkeypatch.undo()
+    assert_agrees(machine, with_checksums=False)
+
+
+@pytest.mark.parametrize("is_complete", [True, False], ids=["complete", "incomplete"])
+def test_the_indexer_has_ended_before_its_connection_is_used(
+    machine: BackedUpMachine, is_complete: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite ended the whole process when the backup closed the connection that the indexer used."""
+    begun = threading.Event()
+    running: list[list[str]] = []
+    content = SnapshotReader.content
+
+    def read_slowly(*arguments: Any, **options: Any) -> Any:
+        if not begun.is_set():
+            begun.set()
+            time.sleep(1)
+        return content(*arguments, **options)
+
+    def look_and_fail(*_arguments: Any) -> Any:
+        running.append([thread.name for thread in threading.enumerate() if thread.name == streaming.THREAD_NAME])
+        fail()
+
+    monkeypatch.setattr(SnapshotReader, "content", read_slowly)
+    monkeypatch.setattr(catalog_sync, "_record", look_and_fail)
+    if not is_complete:
+        monkeypatch.setattr(
+            ChangeLog, "lists_every_change", property(lambda _self: False, lambda _self, _value: None), raising=False
+        )
+    outcome = machine.back_up()
+    assert outcome.success, outcome.summary
+    assert begun.is_set()
+    assert running == [[]]
     monkeypatch.undo()
     assert_agrees(machine, with_checksums=False)
 

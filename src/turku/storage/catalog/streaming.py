@@ -24,14 +24,19 @@ if TYPE_CHECKING:
     from turku.storage.disk.source_directory import SourceDirectory
     from turku.storage.rsync.change_log import ChangeLog
 
+THREAD_NAME = "catalog indexer"
 _LOG = logging.getLogger(__name__)
 
 
 class StreamingIndexer:
-    """The index of the tree of a first backup, built during its transfer and used by the backup's thread."""
+    """The index of the tree of a first backup, built during its transfer and used by the backup's thread.
+
+    Its connection belongs to one thread at a time, because SQLite ends the process when one thread closes what another
+    one uses. It is the indexer's own until ``hand_over``.
+    """
 
     def __init__(self, connection: sqlite3.Connection, place: "SourceDirectory") -> None:
-        self.connection = connection
+        self._connection = connection
         self._place = place
         self._is_over = threading.Event()
         self._is_given_up = threading.Event()
@@ -45,29 +50,37 @@ class StreamingIndexer:
         ``has_attributes`` says that rsync keeps owners in extended attributes there.
         """
         self._changes = changes
-        self._thread = threading.Thread(target=self._follow, args=(tree, changes, has_attributes), daemon=True)
+        self._thread = threading.Thread(
+            target=self._follow, args=(tree, changes, has_attributes), name=THREAD_NAME, daemon=True
+        )
         self._thread.start()
 
-    def result(self) -> Staging | None:
-        """Return the staged tree after the end of the transfer, or None if it must be read after all."""
-        if self._thread is None or self._changes is None:
-            return None
-        self._changes.flush()
-        self._is_over.set()
-        self._thread.join()
-        return self._staging
+    def hand_over(self) -> tuple[sqlite3.Connection, Staging | None]:
+        """Return the connection after the end of the transfer, with the staged tree. The indexer has stopped by then.
+
+        The tree is None if it must be read after all. Raises OSError if the changes cannot be written out.
+        """
+        if self._changes is not None and self._changes.lists_every_change:
+            self._changes.flush()
+        else:
+            self._is_given_up.set()
+        self._stop()
+        return self._connection, self._staging
 
     def close(self) -> None:
         """Stop following, and close the connection."""
         self._is_given_up.set()
+        self._stop()
+        self._connection.close()
+
+    def _stop(self) -> None:
         self._is_over.set()
         if self._thread is not None:
             self._thread.join()
-        self.connection.close()
 
     def _follow(self, path: Path, changes: "ChangeLog", has_attributes: bool) -> None:  # noqa: FBT001
         """Follow the changes. The staged entries count only if this comes to its end."""
-        staging = Staging(self.connection, path, base=None, before=None, after=None)
+        staging = Staging(self._connection, path, base=None, before=None, after=None)
         try:
             with SnapshotReader(path, has_attributes=has_attributes) as tree:
                 staging.prepare()
@@ -77,7 +90,8 @@ class StreamingIndexer:
         except Exception:
             _LOG.exception("%s: the tree is read into the catalog after the transfer", self._place.source)
         else:
-            self._staging = staging
+            if not self._is_given_up.is_set():
+                self._staging = staging
 
     def _stage(self, tree: SnapshotReader, changes: "ChangeLog", staging: Staging) -> None:
         files: list[ReportedName] = []

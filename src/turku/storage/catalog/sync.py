@@ -59,11 +59,11 @@ def record(
     transfer. ``dates`` receives the entries that have such a date. The source's lock must be held. If this fails, the
     next program that opens the catalog records the snapshot. Nothing is raised, as no backup fails for its catalog.
     """
-    new = _NewSnapshot(name, base, tree, changes, moment, indexer, dates)
     try:
         database.remove_unfinished(place)
-        with closing(database.connect(place) if indexer is None else indexer.connection) as connection:
-            return _record(connection, place, new, zone)
+        connection, staging = (database.connect(place), None) if indexer is None else indexer.hand_over()
+        with closing(connection):
+            return _record(connection, place, _NewSnapshot(name, base, tree, changes, moment, staging, dates), zone)
     except (TurkuError, OSError, sqlite3.Error) as error:
         if isinstance(error, sqlite3.Error) and database.is_damage(error):
             database.move_aside(place, str(error))
@@ -145,7 +145,8 @@ class _NewSnapshot:
     tree: Path
     changes: "ChangeLog | None"
     moment: datetime
-    indexer: StreamingIndexer | None
+    staging: Staging | None
+    """The staged tree of a first backup, if the indexer read it during the transfer."""
     dates: DatesAtLimit | None
 
 
@@ -175,9 +176,7 @@ def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSna
         with database.writing(connection):
             _insert(connection, new.name, newest, new.moment)
         return True
-    staging = None
-    if new.indexer is not None and new.changes is not None and new.changes.lists_every_change and newest is None:
-        staging = new.indexer.result()
+    staging = new.staging if newest is None else None
     if staging is None:
         staging = Staging(
             connection,

@@ -51,7 +51,9 @@ class BasisFiles:
         self.count = 0
 
     def close(self) -> None:
-        self._database.close()
+        """Close the database once no thread reads from it. SQLite ends the process if that happens meanwhile."""
+        with self._lock:
+            self._database.close()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
