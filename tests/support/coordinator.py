@@ -74,6 +74,10 @@ class Coordinator(PrivateCoordinator):
         with closing(sqlite3.connect(self.state_dir / _DATABASE, timeout=30)) as database, database:
             return _rows(database.execute(statement, values))
 
+    def deactivate_unassigned_machines(self) -> None:
+        """Keep the machines that earlier tests left without a storage from the storage that registers next."""
+        self.sql("UPDATE fleet_machine SET active = ? WHERE storage_id IS NULL", False)
+
     def key(self, uuid: str) -> str:
         """The UUID as ``sql`` has it."""
         return uuid if self.database_url else uuid.replace("-", "")

@@ -38,6 +38,7 @@ class HttpCast:
         machine_auth = {"name": name, "secret": coordinator.create_auth("machine_reg", name=name)}
         storage_auth = {"name": name, "secret": coordinator.create_auth("storage_reg", name=name)}
         cast = cls(coordinator, machine_auth, storage_auth)
+        coordinator.deactivate_unassigned_machines()
         cast.bob = cast.storage(space_available=1e12)
         cast.bob.update_config()
         cast.alice = cast.machine(unit_name=f"alice-{name[:8]}")

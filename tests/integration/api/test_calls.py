@@ -25,6 +25,7 @@ def post(coordinator: Coordinator) -> Post:
 @pytest.fixture
 def storage(coordinator: Coordinator, post: Post) -> Iterator[V1Storage]:
     auth = coordinator.create_auth("storage_reg", name=f"storages {uuid.uuid4()}")
+    coordinator.deactivate_unassigned_machines()
     # The only one with space worth speaking of: it gets this test's machines.
     storage = V1Storage(post, auth=auth, name=f"storage-{uuid.uuid4().hex[:8]}", space_available=1e9)
     storage.update_config()
