@@ -18,7 +18,7 @@ from tests.support.postgresql import PostgresqlServer
 from tests.support.racing_coordinators import COORDINATORS, racing_coordinators
 from tests.support.v1_client import Refused, V1Machine, V1Storage, new_ssh_key
 
-pytestmark = pytest.mark.postgresql
+pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("racing-coordinators")]
 
 AT_ONCE = 12
 

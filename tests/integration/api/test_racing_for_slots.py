@@ -16,7 +16,7 @@ from tests.support.postgresql import PostgresqlServer
 from tests.support.racing_coordinators import racing_coordinators
 from tests.support.v1_client import V1Machine, V1Storage
 
-pytestmark = pytest.mark.postgresql
+pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("racing-for-slots")]
 
 MACHINES = 16
 SLOTS = 8

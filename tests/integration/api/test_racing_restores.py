@@ -16,7 +16,7 @@ from tests.support.v1_client import V1Machine, V1Storage
 
 from turku.core.secret import generate_secret
 
-pytestmark = pytest.mark.postgresql
+pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("racing-restores")]
 
 AT_ONCE = 12
 PEOPLE = ("ann", "ben", "eve", "joe")
