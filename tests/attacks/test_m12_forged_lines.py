@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Literal, cast
+from typing import IO, Literal
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
@@ -31,9 +31,6 @@ from turku.storage.restore import push as push_module
 from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync.change_log import LINE_LIMIT_BYTES
-
-if TYPE_CHECKING:
-    import io
 
 FORGED = "f" * 32
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -203,7 +200,7 @@ def test_m12_a_machine_that_hangs_up_while_its_messages_are_read_slowly_fails_no
     push: Push, monkeypatch: pytest.MonkeyPatch, sandboxed: str
 ) -> None:
     def read_slowly(stream: IO[bytes], *, limit_bytes: int) -> Iterator[bytes]:
-        while chunk := cast("io.BufferedIOBase", stream).read1(4096):
+        while chunk := stream.read(4096):
             time.sleep(0.01)
             yield chunk
 

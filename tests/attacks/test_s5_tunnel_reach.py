@@ -9,6 +9,7 @@ import pytest
 from tests.attacks.conftest import StartPing
 from tests.integration.agent.conftest import Machine
 from tests.support.hostile_storage import HostileStorage
+from tests.support.processes import parent_of
 
 from turku.core.kernel import tcp_table
 from turku.core.kernel.tcp_table import TcpState
@@ -46,7 +47,7 @@ def ancestors(process: int) -> set[int]:
     while process > 1 and (not found or _is_sshd(process)):
         if _is_sshd(process):
             found.add(process)
-        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        process = parent_of(process)
     return found
 
 

@@ -16,4 +16,5 @@ def command_lines() -> dict[int, bytes]:
 
 def parent_of(process: int) -> int:
     """Return the parent of the process. Raises OSError if the process has ended."""
+    # The name in brackets may hold anything, a bracket too.
     return int(Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()[1])

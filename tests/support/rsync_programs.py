@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.processes import parent_of
 
 from turku.core import command
 from turku.errors import CommandFailed
@@ -172,6 +173,5 @@ def _is_below_us(process: int) -> bool:
     while process > 1:
         if process == os.getpid():
             return True
-        # The name in brackets may hold anything, a bracket too.
-        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        process = parent_of(process)
     return False
