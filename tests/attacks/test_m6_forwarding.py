@@ -30,7 +30,7 @@ from turku.storage.commands.protection import Verdict
 from turku.storage.registration import authorized_keys
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
-SNIPPET = REPOSITORY / "packaging" / "sshd" / "turku-storage.conf"
+SNIPPET = REPOSITORY / "src" / "turku" / "storage" / "host_files" / "sshd" / "turku-storage.conf"
 # Everything that a line or the snippet has to forbid. No X11 program need be there: sshd only looks for one to run.
 GENEROUS = (
     *("X11Forwarding yes", "XAuthLocation /bin/true", "PermitTunnel yes", "AllowAgentForwarding yes", "PermitTTY yes"),

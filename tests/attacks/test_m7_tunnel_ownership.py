@@ -23,7 +23,7 @@ from tests.support.storage_host import PROGRAMS, AgentSide, StorageHost
 from turku.protocol.session_framing import SESSION_REQUEST_TIMEOUT_SECONDS
 
 VICTIM = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
-SNIPPET = REPOSITORY / "packaging" / "sshd" / "turku-storage.conf"
+SNIPPET = REPOSITORY / "src" / "turku" / "storage" / "host_files" / "sshd" / "turku-storage.conf"
 MEMORY_LIMIT_BYTES = 100 * 1024 * 1024
 # Runs the real forced command and then notes the most memory that it used.
 MEASURED = """\

@@ -15,7 +15,7 @@ from tests.support.sshd import Sshd, free_port
 
 from turku.core import command
 
-SNIPPET = REPOSITORY / "packaging" / "sshd" / "turku-storage.conf"
+SNIPPET = REPOSITORY / "src" / "turku" / "storage" / "host_files" / "sshd" / "turku-storage.conf"
 WANTED = {
     "allowtcpforwarding": "remote",
     "permitlisten": "localhost:*",

@@ -13,8 +13,9 @@ from tests.support.markdown import REPOSITORY
 
 from turku.core import command
 
-PACKAGING = REPOSITORY / "packaging"
-UNITS = sorted((PACKAGING / "systemd").iterdir())
+PROGRAM_DIRECTORIES = REPOSITORY / "src" / "turku"
+UNITS = sorted(PROGRAM_DIRECTORIES.glob("*/host_files/systemd/*"))
+AGENT, STORAGE = (PROGRAM_DIRECTORIES / name / "host_files" for name in ("agent", "storage"))
 PROGRAMS = Path(sys.executable).parent
 SCRIPTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -63,7 +64,7 @@ def test_every_service_is_confined(tmp_path: Path) -> None:
     ],
 )
 def test_each_timer_runs_as_often_as_the_contract_says_and_at_a_random_moment(timer: str, calendar: str) -> None:
-    unit = PACKAGING / "systemd" / f"{timer}.timer"
+    (unit,) = PROGRAM_DIRECTORIES.glob(f"*/host_files/systemd/{timer}.timer")
     assert setting(unit, "OnCalendar") == [calendar]
     assert setting(unit, "RandomizedDelaySec")
     # One moment a machine, so that the time between two runs is the calendar's.
@@ -96,7 +97,7 @@ def test_every_program_that_a_unit_or_crontab_starts_is_ours() -> None:
 
 
 def crontabs() -> list[Path]:
-    return sorted((PACKAGING / "cron").iterdir())
+    return sorted(PROGRAM_DIRECTORIES.glob("*/host_files/cron/*"))
 
 
 def jobs(path: Path) -> list[str]:
@@ -135,7 +136,7 @@ def test_the_crontabs_run_as_often_as_the_timers() -> None:
 
 @pytest.mark.skipif(shutil.which("visudo", path="/usr/sbin:/usr/bin") is None, reason="sudo is not installed")
 def test_sudo_takes_the_snippet() -> None:
-    command.run(["/usr/sbin/visudo", "-cf", PACKAGING / "sudoers" / "turku-storage"], timeout_seconds=20)
+    command.run(["/usr/sbin/visudo", "-cf", STORAGE / "sudoers" / "turku-storage"], timeout_seconds=20)
 
 
 @pytest.mark.parametrize(
@@ -150,13 +151,13 @@ def test_sudo_takes_the_snippet() -> None:
     ],
 )
 def test_sudo_lets_a_uuid_through_and_nothing_else(arguments: str, is_lawful: bool) -> None:
-    (pattern,) = re.findall(r"turku-storage-ping (\^.*\$)", (PACKAGING / "sudoers" / "turku-storage").read_text())
+    (pattern,) = re.findall(r"turku-storage-ping (\^.*\$)", (STORAGE / "sudoers" / "turku-storage").read_text())
     assert bool(re.search(pattern, arguments)) == is_lawful
 
 
 @pytest.mark.parametrize("unit", ["turku-agent-ping", "turku-update-config"])
 def test_the_agent_runs_as_a_user_of_its_own_who_may_read_and_not_write(unit: str) -> None:
-    service = PACKAGING / "systemd" / f"{unit}.service"
+    (service,) = PROGRAM_DIRECTORIES.glob(f"*/host_files/systemd/{unit}.service")
     lock_in = " CAP_SYS_CHROOT" if unit == "turku-agent-ping" else ""
     assert setting(service, "User") == ["turku-agent"]
     for name in ("AmbientCapabilities", "CapabilityBoundingSet"):
@@ -175,7 +176,7 @@ def test_systemd_makes_the_agent_s_user_and_directories(tmp_path: Path) -> None:
         ("systemd-tmpfiles", f"--root={tmp_path}", "--create", "tmpfiles.d"),
     ):
         *options, directory = words
-        done = command.run([program, *options, PACKAGING / directory / "turku-agent.conf"], timeout_seconds=30)
+        done = command.run([program, *options, AGENT / directory / "turku-agent.conf"], timeout_seconds=30)
         assert not any("ignor" in line.lower() for line in done.last_lines), done.last_lines
     (uid,) = re.findall(r"^turku-agent:x:(\d+):", (tmp_path / "etc/passwd").read_text(), re.MULTILINE)
     state = (tmp_path / "var/lib/turku-agent").stat()

@@ -235,7 +235,7 @@ def _sudo(configuration: SshConfig) -> Iterator[Fact]:
         yield fail(
             "sudo",
             f"does not let {user} run {' '.join(words[1:])} for a machine: is the program there, and the rule of "
-            "packaging/sudoers/turku-storage in /etc/sudoers.d?",
+            "src/turku/storage/host_files/sudoers/turku-storage in /etc/sudoers.d?",
         )
     else:
         yield ok("sudo", f"lets {user} run {' '.join(words[1:])}")

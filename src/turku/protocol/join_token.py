@@ -1,0 +1,91 @@
+"""Join tokens: one word that tells a new machine or storage all that it needs to register with a coordinator.
+
+A token is ``turku-machine-`` or ``turku-storage-``, followed by its content in URL-safe Base64. The content ends with a
+checksum, so that a word that was cut off while it was pasted is told from one that is not valid any more.
+"""
+
+import binascii
+import hashlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from turku.core.secret import Secret
+from turku.errors import ConfigurationError, UsageError
+from turku.protocol.client import checked_url
+
+LIMIT_CHARACTERS: Final = 2048
+FINGERPRINTS_LIMIT: Final = 4
+_CHECKSUM_BYTES: Final = 4
+_HINT: Final = "make a new one on the coordinator: turku-api join-token create"
+
+Fingerprint = Annotated[str, Meta(pattern=r"\ASHA256:[A-Za-z0-9+/]{43}\Z")]
+"""The SHA-256 of a public key (DER, SubjectPublicKeyInfo) in Base64 without padding, as OpenSSH writes fingerprints."""
+
+
+class JoinKind(StrEnum):
+    """The program that a token is for."""
+
+    MACHINE = "machine"
+    STORAGE = "storage"
+
+
+class _Content(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    url: Annotated[str, Meta(max_length=1000)]
+    secret: Annotated[str, Meta(min_length=20, max_length=200)]
+    key_fingerprints: Annotated[tuple[Fingerprint, ...], Meta(max_length=FINGERPRINTS_LIMIT)] = ()
+
+
+@dataclass(frozen=True)
+class JoinToken:
+    """An address, a registration secret, and the keys by which the coordinator is recognized there.
+
+    Without ``key_fingerprints`` the coordinator's certificate is verified by the authorities of the system.
+    """
+
+    kind: JoinKind
+    url: str
+    secret: Secret
+    key_fingerprints: tuple[str, ...] = ()
+
+    def encode(self) -> str:
+        """Return the token as one word."""
+        content = msgspec.json.encode(_Content(self.url, self.secret.reveal(), self.key_fingerprints))
+        return f"turku-{self.kind}-{urlsafe_b64encode(content + _checksum(content)).decode().rstrip('=')}"
+
+
+def decode(text: str, *, kind: JoinKind) -> JoinToken:
+    """Return the token that the word is. Its secret is in no message. Raises UsageError."""
+    word = "".join(text.split())
+    prefix = next((f"turku-{each}-" for each in JoinKind if word.startswith(f"turku-{each}-")), None)
+    if prefix is None or len(word) > LIMIT_CHARACTERS:
+        raise UsageError("this is not a join token: one begins with turku-machine- or turku-storage-", hint=_HINT)
+    if prefix != f"turku-{kind}-":
+        raise UsageError(
+            f"this join token is for a {prefix.split('-')[1]}, and this program sets up a {kind}",
+            hint=f"on the coordinator: turku-api join-token create {kind}",
+        )
+    encoded = word.removeprefix(prefix)
+    try:
+        payload = urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    except (binascii.Error, ValueError):
+        payload = b""
+    content, checksum = payload[:-_CHECKSUM_BYTES], payload[-_CHECKSUM_BYTES:]
+    if not content or _checksum(content) != checksum:
+        raise UsageError("this join token is damaged: was it cut off while it was pasted?", hint="paste it whole")
+    try:
+        read = msgspec.json.decode(content, type=_Content)
+        url = checked_url(read.url)
+    except (msgspec.MsgspecError, UnicodeError):
+        raise UsageError("this join token is from another version of Turku, or forged", hint=_HINT) from None
+    except ConfigurationError as error:
+        raise UsageError(f"this join token leads to no usable address: {error.message}", hint=_HINT) from None
+    return JoinToken(kind, url, Secret(read.secret), read.key_fingerprints)
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:_CHECKSUM_BYTES]
