@@ -71,6 +71,12 @@ def _as_before() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     rsync_programs.add_options(parser)
+    parser.addoption("--hosts", action="store_true", help="collect the tests on hosts with systemd (make test-hosts)")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests on hosts to `make test-hosts`: they need the packages."""
+    return True if collection_path == Path(__file__).parent / "hosts" and not config.getoption("--hosts") else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
