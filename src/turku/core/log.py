@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import os
 import socket
 import sys
 import threading
@@ -16,7 +17,12 @@ _FORMAT = "[%(asctime)s %(name)s] %(levelname)s: %(message)s"
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
 SHOWN_WARNINGS = 200
 """Messages shown of each sort (one logging statement). Further ones of a run are counted."""
-_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+NOTICE = logging.INFO + 5
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (NOTICE, 5), (logging.INFO, 6))
+"""The lowest level of logging that has each priority of syslog(3). Lower levels are for debugging (7)."""
+_JOURNAL_CHARACTERS = 8000
+"""The longest line sent to the journal's stream. The journal would split at 48 KiB and read a priority in the rest."""
+STANDARD_ERROR = 2
 
 
 def one_line(text: str | bytes) -> str:
@@ -35,6 +41,35 @@ def one_line(text: str | bytes) -> str:
     )
 
 
+def is_journal(descriptor: int) -> bool:
+    """Return True where the file descriptor is the stream to the journal that systemd gave this process.
+
+    The journal reads priorities at the beginning of its lines (sd-daemon(3)), and adds time and program itself.
+    """
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def with_priority(text: str, level: int) -> str:
+    """Return the lines of the text as the journal's stream takes them, each with its priority.
+
+    ``level`` is one of logging's. What stands in the text cannot change the priority.
+    """
+    lines = (
+        line[at : at + _JOURNAL_CHARACTERS]
+        for line in text.split("\n")
+        for at in range(0, max(len(line), 1), _JOURNAL_CHARACTERS)
+    )
+    return "\n".join(f"<{_priority(level)}>{line}" for line in lines)
+
+
+def _priority(level: int) -> int:
+    return next((priority for least, priority in _PRIORITIES if level >= least), 7)
+
+
 class _OneLineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         # Names from machines reach log messages. A line break in one must not forge a second entry.
@@ -45,6 +80,34 @@ class _OneLineFormatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging calls it)
         # The text of an exception may have line breaks, too.
         return "\n".join(f"  | {one_line(line)}" for line in super().formatException(ei).splitlines())
+
+
+class JournalStreamFormatter(_OneLineFormatter):
+    """The form of records in the journal's stream: priority, a short name of the logger (or ``name``), and the text."""
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__()
+        self._name = name
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        name = record.name.rpartition(".")[2] if record.name.startswith("turku.") else record.name
+        return with_priority(f"{one_line(self._name or name)}: {text}", record.levelno)
+
+
+class _TerminalHandler(logging.StreamHandler[Any]):
+    """The handler of standard error: a person's terminal, a pipe, or the journal's stream."""
+
+    def __init__(self, name: str | None) -> None:
+        stream = sys.stderr
+        if is_journal(STANDARD_ERROR):
+            # The guard of the stream would put a priority before each line that is not ours.
+            super().__init__(getattr(stream, "unguarded", stream))
+            self.setFormatter(JournalStreamFormatter(name))
+        else:
+            super().__init__(stream)
+            shown = "%(name)s" if name is None else _in_format(name)
+            self.setFormatter(_OneLineFormatter(_FORMAT.replace("%(name)s", shown)))
 
 
 class _JournalHandler(logging.Handler):
@@ -64,7 +127,7 @@ class _JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = one_line(self._prefix + record.getMessage())
         fields = (
-            f"MESSAGE={message}\nPRIORITY={_PRIORITIES.get(record.levelname, 6)}\n"
+            f"MESSAGE={message}\nPRIORITY={_priority(record.levelno)}\n"
             f"SYSLOG_IDENTIFIER={self._identifier}\nTURKU_LOGGER={record.name}\n"
         )
         try:
@@ -151,6 +214,19 @@ def _destination_handler(destination: str, program: str, prefix: str) -> logging
     return handler
 
 
+def _is_in_journal() -> bool:
+    return any(isinstance(handler, _JournalHandler) for handler in logging.getLogger().handlers)
+
+
+def leave_terminal() -> bool:
+    """Log no longer to standard error. Return True if records still go to a log that standard error does not reach."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, _TerminalHandler):
+            root.removeHandler(handler)
+    return bool(root.handlers) and not (_is_in_journal() and is_journal(STANDARD_ERROR))
+
+
 def set_up(
     program: str,
     *,
@@ -177,13 +253,11 @@ def set_up(
     # With a full disk or without a reader, no traceback is printed for each record.
     logging.raiseExceptions = debug
     logging.getLogger("urllib3").setLevel(logging.WARNING)
-    if terminal:
-        stream = logging.StreamHandler(sys.stderr)
-        name = "%(name)s" if terminal_name is None else _in_format(terminal_name)
-        stream.setFormatter(_OneLineFormatter(_FORMAT.replace("%(name)s", name)))
-        root.addHandler(stream)
     if destination is not None:
         root.addHandler(_destination_handler(destination, program, prefix))
+    # The journal must not have each record twice.
+    if terminal and not (_is_in_journal() and is_journal(STANDARD_ERROR)):
+        root.addHandler(_TerminalHandler(terminal_name))
     if is_bounded and not debug:
         for handler in root.handlers:
             handler.addFilter(_bounds)

@@ -2,13 +2,14 @@
 
 import logging
 import re
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from turku.core.bounded_log import MessageCounter, kind_of
+from turku.core.cli.output import say_error
+from turku.core.log import STANDARD_ERROR, is_journal
 
 _LINE_LIMIT_CHARACTERS = 2000
 _LIMIT_CHARACTERS = 4 * 1024 * 1024
@@ -18,6 +19,7 @@ _REMEMBERED_LINES = 200
 _UNFORMATTED_LINES = 100
 _LEVEL = re.compile(r"\A\[[^\]]*\] (?P<level>[A-Z]{4,8}): (?P<text>.*)")
 """The pattern of a line of a storage's log, with its time and name."""
+_WARNING_LEVELS = ("WARNING", "ERROR", "CRITICAL")
 _LOG = logging.getLogger(__name__)
 
 
@@ -130,8 +132,22 @@ class StorageOutput:
 
     def _show(self, text: str) -> None:
         self._shown.append(text)
+        level = logging.INFO
+        if is_journal(STANDARD_ERROR):
+            text, level = self._for_journal(text)
         try:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201
+            say_error(text, level=level)
         except OSError:
             # Nobody reads any more (a closed terminal). The backup itself goes on.
             pass
+
+    def _for_journal(self, text: str) -> tuple[str, int]:
+        """Return the line without the storage's time stamp, and its level.
+
+        A storage may warn. It cannot make an entry of a higher priority, for which a machine's operators are woken.
+        """
+        match = _LEVEL.match(text)
+        is_warning = match is not None and match["level"] in _WARNING_LEVELS
+        said = text if match is None else match["text"]
+        origin = f"storage {self._storage_name}: "
+        return said if said.startswith(origin) else origin + said, logging.WARNING if is_warning else logging.INFO

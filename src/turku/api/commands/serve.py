@@ -14,6 +14,7 @@ from turku.core.cli.arguments import count
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.log import STANDARD_ERROR, is_journal
 from turku.errors import ConfigurationError
 
 _MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  (gunicorn makes its heartbeat files there under random names)
@@ -50,7 +51,16 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
         "accesslog": "-" if arguments.access_log else None,
         "loglevel": "info",
         "proc_name": "turku-api",
+        **_journal_options(),
     }
+
+
+def _journal_options() -> dict[str, Any]:
+    if not is_journal(STANDARD_ERROR):
+        return {}
+    from turku.api.project import serve_log
+
+    return {"logger_class": serve_log.JournalServerLog, "access_log_format": serve_log.ACCESS_FORMAT}
 
 
 def run(parsed: argparse.Namespace, _say: Say) -> int:

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from turku.core.cli.output import guard_streams
-from turku.core.log import one_line
-from turku.errors import TurkuError
+from turku.core.cli.output import guard_streams, say_error
+from turku.core.log import NOTICE, one_line
+from turku.errors import ApiUnreachable, LockHeld, TurkuError
 
 EXIT_INTERRUPTED = 130
 EXIT_INTERNAL = 70
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_CALM = ((LockHeld, NOTICE), (ApiUnreachable, logging.WARNING))
+"""Errors that a timer's next run overcomes by itself, and the level with which the journal gets them."""
 
 
 class Terminated(BaseException):
@@ -37,21 +39,18 @@ def _do_nothing(_signal_number: int, _frame: FrameType | None) -> None:
     return
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)  # noqa: T201  (errors are shown here)
-
-
 def print_error(error: TurkuError) -> None:
     """Print message, details and hint on standard error."""
+    level = next((level for branch, level in _CALM if isinstance(error, branch)), logging.ERROR)
     # A name that contains a line break must not look like another line of the error.
     first, *more = error.message.split("\n")
-    _say(f"error [{error.code}]: {one_line(first)}")
+    say_error(f"error [{error.code}]: {one_line(first)}", level=level)
     for line in more:
-        _say(f"  {one_line(line.strip())}")
+        say_error(f"  {one_line(line.strip())}", level=level)
     for line in error.details.splitlines():
-        _say(f"  | {one_line(line)}")
+        say_error(f"  | {one_line(line)}", level=level)
     if error.hint:
-        _say(f"  hint: {one_line(error.hint)}")
+        say_error(f"  hint: {one_line(error.hint)}", level=level)
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
@@ -70,10 +69,10 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         print_error(error)
         code = error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted")
+        say_error("interrupted", level=NOTICE)
         code = EXIT_INTERRUPTED
     except Terminated as terminated:
-        _say("terminated")
+        say_error("terminated", level=NOTICE)
         code = 128 + terminated.signal_number
     except BrokenPipeError:
         # The reader, such as head, has closed the pipe. The interpreter must not flush into it again.
@@ -86,7 +85,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         while origin is not None and origin.tb_next is not None:
             origin = origin.tb_next
         place = f"{origin.tb_frame.f_code.co_filename}:{origin.tb_lineno}" if origin else "unknown place"
-        _say(f"error [internal]: {type(error).__name__}: {one_line(str(error))} (at {place})")
-        _say("  hint: this is a fault in Turku; run again with TURKU_DEBUG=1 and report what it prints")
+        say_error(f"error [internal]: {type(error).__name__}: {one_line(str(error))} (at {place})")
+        say_error("  hint: this is a fault in Turku; run again with TURKU_DEBUG=1 and report what it prints")
         code = EXIT_INTERNAL
     sys.exit(code)

@@ -5,11 +5,12 @@ they escape everything that is printed.
 """
 
 import io
+import logging
 import re
 import sys
 from typing import Any, TextIO, cast
 
-from turku.core.log import one_line
+from turku.core.log import STANDARD_ERROR, is_journal, one_line, with_priority
 
 _BETWEEN_LAYOUT = re.compile(r"[^\n\t]+")
 _SPECIAL = re.compile(r"[^\n\t -~]")
@@ -61,15 +62,30 @@ def _escape(character: str, *, is_ascii: bool) -> str:
 
 
 class GuardedStream:
-    """A text stream that escapes what a terminal must not get, and what its encoding lacks."""
+    """A text stream that escapes what a terminal must not get, and what its encoding lacks.
 
-    def __init__(self, stream: TextIO) -> None:
+    In the journal's stream, no text sets its own priority.
+    """
+
+    def __init__(self, stream: TextIO, *, is_journal: bool = False) -> None:
         self.unguarded = stream
+        self._is_journal = is_journal
+        self._begins_line = True
 
     def write(self, text: str) -> int:
         encoding = encoding_of(self.unguarded)
-        self.unguarded.write(printable(text).encode(encoding, "backslashreplace").decode(encoding))
+        shown = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+        self.unguarded.write(self._with_priorities(shown) if self._is_journal else shown)
         return len(text)
+
+    def _with_priorities(self, text: str) -> str:
+        begins, shown = self._begins_line, []
+        for line in text.splitlines(keepends=True):
+            content = line.removesuffix("\n")
+            shown.append((with_priority(content, logging.INFO) if begins else content) + line[len(content) :])
+            begins = line != content
+        self._begins_line = begins
+        return "".join(shown)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -81,16 +97,24 @@ class GuardedStream:
 
 def guard_streams() -> None:
     """Guard standard output and standard error from here on."""
-    sys.stdout, sys.stderr = (_guarded(stream) for stream in (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (_guarded(stream, number) for number, stream in ((1, sys.stdout), (2, sys.stderr)))
 
 
-def _guarded(stream: TextIO) -> TextIO:
+def say_error(line: str, *, level: int = logging.ERROR) -> None:
+    """Print a line on standard error. The journal gets it with the priority of the level, one of logging's."""
+    stream = sys.stderr
+    if is_journal(STANDARD_ERROR):
+        stream, line = unguarded(stream), with_priority(printable(line), level)
+    print(line, file=stream, flush=True)
+
+
+def _guarded(stream: TextIO, descriptor: int) -> TextIO:
     # A program may be started without one.
     is_plain = stream is not None and not isinstance(stream, GuardedStream)
     if isinstance(stream, io.TextIOWrapper):
         # Tables and bars bypass the guard, and may also contain characters that the encoding lacks.
         stream.reconfigure(errors="backslashreplace")
-    return cast(TextIO, GuardedStream(stream)) if is_plain else stream
+    return cast(TextIO, GuardedStream(stream, is_journal=is_journal(descriptor))) if is_plain else stream
 
 
 def unguarded(stream: TextIO) -> TextIO:

@@ -97,10 +97,8 @@ def logged(step: Callable[[], T]) -> T:
     try:
         return step()
     except BaseException as ending:
-        root = logging.getLogger()
-        for handler in list(root.handlers):
-            if type(handler) is logging.StreamHandler:
-                root.removeHandler(handler)
+        if not log.leave_terminal():
+            raise
         if isinstance(ending, TurkuError):
             _LOG.error("%s", "; ".join((ending.message, *ending.details.splitlines())))
         elif isinstance(ending, Exception):
