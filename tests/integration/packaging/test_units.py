@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import sys
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.support.markdown import REPOSITORY
 
 from turku.core import command
+from turku.errors import ApiUnreachable, BackupFailed, ConfigurationError, LockHeld, TurkuError
 
 PROGRAM_DIRECTORIES = REPOSITORY / "src" / "turku"
 UNITS = sorted(PROGRAM_DIRECTORIES.glob("*/host_files/systemd/*"))
@@ -19,7 +21,12 @@ AGENT, STORAGE = (PROGRAM_DIRECTORIES / name / "host_files" for name in ("agent"
 PROGRAMS = Path(sys.executable).parent
 SCRIPTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+STOPPED = 128 + signal.SIGTERM
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+
+
+def every_error(branch: type[TurkuError] = TurkuError) -> list[type[TurkuError]]:
+    return [branch, *(each for child in branch.__subclasses__() for each in every_error(child))]
 
 
 def setting(unit: Path, name: str) -> list[str]:
@@ -70,6 +77,57 @@ def test_each_timer_runs_as_often_as_the_contract_says_and_at_a_random_moment(ti
     # One moment a machine, so that the time between two runs is the calendar's.
     assert setting(unit, "FixedRandomDelay") == ["yes"]
     assert unit.with_suffix(".service") in UNITS
+
+
+@pytest.mark.parametrize(
+    ("timer", "ticks_after_boot", "is_made_up_for"),
+    [
+        ("turku-agent-ping", True, False),
+        ("turku-update-config", False, True),
+        ("turku-storage-update-config", True, False),
+        ("turku-storage-gc", True, False),
+        ("turku-storage-verify", False, True),
+        ("turku-storage-drill", False, True),
+        ("turku-api-clean-logs", False, True),
+    ],
+)
+def test_each_timer_runs_soon_after_a_boot_or_makes_up_for_a_missed_run(
+    timer: str, ticks_after_boot: bool, is_made_up_for: bool
+) -> None:
+    (unit,) = PROGRAM_DIRECTORIES.glob(f"*/host_files/systemd/{timer}.timer")
+    assert setting(unit, "OnBootSec") == (["1min"] if ticks_after_boot else [])
+    # A made-up run is delayed as well. A timer that ticks after a boot has nothing to make up for.
+    assert setting(unit, "Persistent") == (["yes"] if is_made_up_for else [])
+
+
+EXIT_CODES = {error.exit_code for error in every_error()}
+NO_FAILURES = {
+    "turku-agent-ping": {BackupFailed.exit_code, ApiUnreachable.exit_code, LockHeld.exit_code, STOPPED},
+    "turku-update-config": {LockHeld.exit_code, STOPPED},
+    "turku-storage-update-config": {ApiUnreachable.exit_code, LockHeld.exit_code, STOPPED},
+    "turku-storage-gc": {LockHeld.exit_code, STOPPED},
+    "turku-storage-verify": {LockHeld.exit_code, STOPPED},
+    "turku-storage-drill": {LockHeld.exit_code, STOPPED},
+    "turku-api": {STOPPED},
+    "turku-api-clean-logs": {STOPPED},
+}
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.suffix == ".service"], ids=lambda unit: unit.stem)
+def test_a_unit_fails_for_what_needs_somebody_on_this_host(unit: Path) -> None:
+    (codes,) = setting(unit, "SuccessExitStatus")
+    found = set(map(int, codes.split()))
+    assert STOPPED in found, "a stop is no failure"
+    assert found == NO_FAILURES.get(unit.stem, found)
+    assert ConfigurationError.exit_code not in found
+
+
+def test_a_registration_is_tried_again_only_where_the_coordinator_was_away() -> None:
+    service = AGENT / "systemd" / "turku-update-config.service"
+    assert setting(service, "Restart") == ["on-failure"]
+    (codes,) = setting(service, "RestartPreventExitStatus")
+    ended = EXIT_CODES - {ApiUnreachable.exit_code, LockHeld.exit_code}
+    assert set(map(int, codes.split())) == ended
 
 
 @needs_systemd
