@@ -92,7 +92,7 @@ class _Restores:
 
 def _says_go(program: Sequence[str]) -> bool:
     from turku.core import command
-    from turku.core.bounded_log import bounded_log
+    from turku.core.program_output.bounded_log import bounded_log
 
     with (
         bounded_log(_LOG, program[0], level=logging.INFO, shown=_GONOGO_LINES) as log,

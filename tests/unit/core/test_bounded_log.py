@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from turku.core.bounded_log import SHOWN, MessageCounter, bounded_log, kind_of
+from turku.core.program_output.bounded_log import SHOWN, MessageCounter, bounded_log, kind_of
 
 LOGGER = logging.getLogger("turku.test")
 

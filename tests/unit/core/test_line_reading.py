@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from turku.core.line_reading import drained, lines_of
+from turku.core.program_output.line_reading import drained, lines_of
 
 LIMIT = 20
 

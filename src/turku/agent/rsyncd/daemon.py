@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from turku.agent.config.model import RsyncdConfig
 from turku.core import command
-from turku.core.bounded_log import MessageCounter, kind_of
 from turku.core.kernel import tcp_table
 from turku.core.kernel.tcp_table import TcpState
+from turku.core.program_output.bounded_log import MessageCounter, kind_of
 from turku.errors import CommandFailed
 from turku.protocol.messages import PORT_RANGE
 

@@ -24,7 +24,7 @@ from turku.agent.rsyncd.daemon import DaemonLog
 from turku.agent.state import var_dir
 from turku.core import command
 from turku.core.filesystem import extended_attributes
-from turku.core.line_reading import drained, lines_of
+from turku.core.program_output.line_reading import drained, lines_of
 from turku.errors import RestoreFailed
 
 _CONNECTIONS = 4

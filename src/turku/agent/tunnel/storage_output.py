@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from turku.core.bounded_log import MessageCounter, kind_of
 from turku.core.cli.output import say_error
 from turku.core.log import STANDARD_ERROR, is_journal
+from turku.core.program_output.bounded_log import MessageCounter, kind_of
 
 _LINE_LIMIT_CHARACTERS = 2000
 _LIMIT_CHARACTERS = 4 * 1024 * 1024

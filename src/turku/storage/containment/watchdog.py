@@ -23,7 +23,7 @@ from turku.core.cancellation import NEVER, Cancellation, Cancelled
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.command import Child
 from turku.core.filesystem.directory_tree import DirectoryTree
-from turku.core.line_reading import drained
+from turku.core.program_output.line_reading import drained
 from turku.errors import BackupFailed, CommandFailed
 from turku.storage.containment.limits import RUNS, RunLimits, SpaceLimitExceeded, free_space, reserve_violation
 from turku.storage.fs import disk_usage

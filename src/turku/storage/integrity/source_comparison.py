@@ -15,8 +15,8 @@ from typing import IO
 from turku.core import durable, sampling
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.filesystem.directory_tree import DirectoryTree
-from turku.core.line_reading import lines_of
 from turku.core.log import one_line
+from turku.core.program_output.line_reading import lines_of
 from turku.errors import BackupFailed, TurkuError
 from turku.policy import names
 from turku.protocol.integrity_messages import DamagedFile, SourceIntegrity

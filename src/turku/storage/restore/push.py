@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO
 
-from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.filesystem import posix_acl
-from turku.core.line_reading import lines_of
 from turku.core.log import one_line
+from turku.core.program_output.bounded_log import bounded_log
+from turku.core.program_output.line_reading import lines_of
 from turku.core.secret import Secret
 from turku.policy import compression
 from turku.protocol import rsync_checksums

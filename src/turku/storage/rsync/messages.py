@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from turku.core import bounded_log
 from turku.core.filesystem.paths import is_entry_path
 from turku.core.log import one_line
+from turku.core.program_output import bounded_log
 from turku.storage.rsync.change_log import unescape
 
 LINE_LIMIT_BYTES = 16 * 1024

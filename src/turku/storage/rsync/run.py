@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO
 
 from turku.core import command
-from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
-from turku.core.line_reading import lines_of
 from turku.core.log import one_line
+from turku.core.program_output.bounded_log import bounded_log
+from turku.core.program_output.line_reading import lines_of
 from turku.errors import TurkuError
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import bubblewrap, capabilities, limits, sandbox

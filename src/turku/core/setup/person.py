@@ -1,0 +1,40 @@
+"""Questions to the person at the terminal. They go to standard error, so that standard output stays the result."""
+
+import sys
+
+from turku.core.secret import Secret
+from turku.errors import UsageError
+
+
+def is_there() -> bool:
+    """Return True if somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def says_yes(question: str, *, hint: str) -> bool:
+    """Return the answer to a question of yes or no, which is no by default. Raises UsageError if nobody is there."""
+    if not is_there():
+        raise UsageError(f"nobody can be asked: {question}", hint=hint)
+    return _answer(f"{question} [y/N] ").lower() in ("y", "yes")
+
+
+def text(question: str, default: str) -> str:
+    """Return an answer, or the default if it is empty or nobody is there."""
+    return (_answer(f"{question} [{default}]: ") or default) if is_there() else default
+
+
+def secret(question: str) -> Secret:
+    """Return an answer that is not shown. Raises UsageError if nobody is there."""
+    import getpass
+
+    if not is_there():
+        raise UsageError(f"nobody can be asked: {question}", hint="run it in a terminal, or see --help")
+    return Secret(getpass.getpass(f"{question}: "))
+
+
+def _answer(question: str) -> str:
+    print(question, end="", file=sys.stderr, flush=True)  # noqa: T201
+    answer = sys.stdin.readline()
+    if not answer:
+        print(file=sys.stderr)  # noqa: T201
+    return answer.strip()
