@@ -11,6 +11,7 @@ from turku.core.setup.record import Kind, Made, Record
 from turku.core.setup.step import DONE, Finding, State, Step, host_file_step, make_directory
 from turku.errors import ConfigurationError
 
+
 @dataclass(frozen=True)
 class DirectoryStep(Step):
     """A directory. Teardown removes it if it is empty. With ``keeps_existing``, one that is there stays as it is."""
