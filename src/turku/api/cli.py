@@ -19,7 +19,17 @@ PROGRAM = Program(
     "turku.api.commands",
     {
         name.replace("-", "_"): (name,)
-        for name in ("serve", "auth-create", "back-up-now", "health", "clean-logs", "machine", "restore", "hash-key")
+        for name in (
+            "serve",
+            "join-token",
+            "auth-create",
+            "back-up-now",
+            "health",
+            "clean-logs",
+            "machine",
+            "restore",
+            "hash-key",
+        )
     },
     (
         ("Set the coordinator up, with an account for the admin site:", "{prog} migrate && {prog} createsuperuser"),

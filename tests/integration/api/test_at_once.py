@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 from tests.support.coordinator import Coordinator
-from tests.support.http_cast import HttpCast
+from tests.support.http_cast import HttpCast, status_of
+
+from turku.protocol import join_token
+from turku.protocol.join_token import JoinKind
 
 SOURCES: dict[str, Any] = {name: {"path": f"/{name}"} for name in ("boot", "etc", "home", "srv")}
 ROUNDS = 5
@@ -30,6 +33,23 @@ def test_of_first_registrations_one_makes_the_machine(cast: HttpCast) -> None:
         "SELECT * FROM audit_auditentry WHERE action = ? AND actor = ?", "machine.registered", twin.uuid
     )
     assert len(entries) == 1
+
+
+def test_a_join_token_with_uses_left_for_two_lets_in_two_of_many(cast: HttpCast) -> None:
+    created = ("join-token", "create", "machine", "--uses", "2", "--url", "https://turku.example.com", "--raw")
+    secret = join_token.decode(cast.coordinator.manage(*created), kind=JoinKind.MACHINE).secret.reveal()
+    rivals = [cast.machine(auth=secret, unit_name=f"rival-{number}") for number in range(12)]
+    statuses = at_once(*[lambda rival=rival: status_of(lambda: rival.update_config(SOURCES)) for rival in rivals])
+    winners = [rival.uuid for rival, status in zip(rivals, statuses, strict=True) if status == 200]
+    assert sorted(statuses) == [200] * 2 + [403] * 10
+    registered = cast.rows(
+        "SELECT auth_id FROM fleet_machine WHERE uuid IN (?, ?)", *map(cast.coordinator.key, winners)
+    )
+    (auth,) = {row["auth_id"] for row in registered}
+    assert len(registered) == 2
+    assert cast.rows("SELECT uses_count FROM fleet_auth WHERE id = ?", auth) == [{"uses_count": 2}]
+    # They are known now, and use nothing up.
+    rivals[statuses.index(200)].update_config(SOURCES)
 
 
 def test_no_report_is_lost_to_another_or_to_a_configuration(cast: HttpCast) -> None:

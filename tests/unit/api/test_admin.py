@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,8 @@ from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.fleet.models import Auth, FilterSet, Machine, Policy, Storage
 from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol import join_token
+from turku.protocol.join_token import JoinKind
 
 MODELS = (Auth, Storage, Machine, Policy, FilterSet, Source, BackupRun, SourceChange, AuditEntry, User)
 
@@ -112,6 +115,25 @@ def test_a_new_auths_secret_is_shown_once_and_works(admin: Client, cast: Cast) -
     carol.auth = {"name": "site two", "secret": found[1]}
     carol.update_config({})
     assert found[1] not in page(admin, address(Auth, "changelist"))
+
+
+def test_a_join_token_is_shown_once_where_the_address_is_known(admin: Client, cast: Cast, settings: Any) -> None:
+    settings.TURKU_ENVIRONMENT = replace(settings.TURKU_ENVIRONMENT, url="https://turku.example.com")
+    assert 'name="uses_limit" value="1"' in page(admin, address(Auth, "add"))
+    form = {"name": "office", "kind": "machine_reg", "active": "on", "comment": "", "uses_limit": "1"}
+    ends = {"date_ends_0": "2999-01-01", "date_ends_1": "12:00"}
+    response = admin.post(address(Auth, "add"), {**form, **ends})
+    found = re.search(r"turku-agent setup (turku-machine-\S+?)<", response.content.decode())
+    assert found
+    token = join_token.decode(found[1], kind=JoinKind.MACHINE)
+    assert token.url == "https://turku.example.com/v1"
+    carol = cast.machine()
+    carol.auth = token.secret.reveal()
+    carol.update_config({})
+    shown = page(admin, address(Auth, "changelist"))
+    assert "used up" in shown
+    assert "1 of 1" in shown
+    assert found[1] not in shown
 
 
 def test_filter_sets_are_edited_as_lines_and_checked(admin: Client) -> None:

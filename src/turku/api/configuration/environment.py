@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from turku.core.secret import Secret
+from turku.errors import ConfigurationError
+from turku.protocol.client import checked_url
 
 DEFAULT_STATE_DIR = Path("/var/lib/turku-api")
 SECRET_KEY_LENGTH = 32
@@ -76,6 +78,8 @@ class Environment:
     hash_key_file: Path
     hash_key_is_local: bool
     """True if neither variable is set, so that this host generated the key itself."""
+    url: str
+    """The address of the coordinator for agents and storages, without the version, or empty."""
     allowed_hosts: tuple[str, ...]
     csrf_trusted_origins: tuple[str, ...]
     trusted_proxies: TrustedProxies
@@ -85,6 +89,11 @@ class Environment:
     debug: bool
     allow_insecure_cookies: bool
     errors: tuple[SettingError, ...] = ()
+
+    @property
+    def is_public(self) -> bool:
+        """True if hosts other than this one may reach the coordinator by an allowed name."""
+        return not set(self.allowed_hosts) <= set(DEFAULT_ALLOWED_HOSTS)
 
 
 class _Reader:
@@ -136,6 +145,20 @@ class _Reader:
             )
             return "UTC"
         return name
+
+    def url(self) -> str:
+        text = self.text("TURKU_URL")
+        if not text:
+            return ""
+        try:
+            return checked_url(text).removesuffix("/v1")
+        except ConfigurationError as error:
+            self.error(
+                14,
+                f"TURKU_URL cannot be used: {error.message.removeprefix('api_url: ')}.",
+                "For example TURKU_URL=https://turku.example.com.",
+            )
+            return ""
 
     def allowed_hosts(self) -> tuple[str, ...]:
         hosts = self.words("TURKU_ALLOWED_HOSTS") or DEFAULT_ALLOWED_HOSTS
@@ -249,6 +272,7 @@ def read(variables: Mapping[str, str]) -> Environment:
         hash_keys=hash_keys,
         hash_key_file=reader.path("TURKU_HASH_KEY_FILE", state_dir / "hash_key"),
         hash_key_is_local=not hash_keys and not reader.text("TURKU_HASH_KEY_FILE"),
+        url=reader.url(),
         allowed_hosts=reader.allowed_hosts(),
         csrf_trusted_origins=reader.origins(),
         trusted_proxies=reader.trusted_proxies(),
@@ -257,7 +281,7 @@ def read(variables: Mapping[str, str]) -> Environment:
         debug=reader.flag("TURKU_DEBUG"),
         allow_insecure_cookies=reader.flag("TURKU_ALLOW_INSECURE_COOKIES"),
     )
-    if environment.debug and not set(environment.allowed_hosts) <= set(DEFAULT_ALLOWED_HOSTS):
+    if environment.debug and environment.is_public:
         reader.error(
             8,
             "TURKU_DEBUG is on while TURKU_ALLOWED_HOSTS holds more than loopback names.",

@@ -30,6 +30,14 @@ class Auth(models.Model):
     active = models.BooleanField(default=True, help_text="Allows the registration of new machines or storages.")
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
     date_added = models.DateTimeField(editable=False)
+    uses_limit = models.PositiveIntegerField(
+        "uses", null=True, blank=True, help_text="Registrations that it allows. Empty for any number."
+    )
+    uses_count = models.PositiveIntegerField("used", default=0, editable=False)
+    """Registrations so far, with those of machines and storages that were removed since."""
+    date_ends = models.DateTimeField(
+        "ends", null=True, blank=True, help_text="Registers nobody from then on. Empty for no end."
+    )
 
     class Meta:
         ordering = ("kind", "name")
@@ -56,6 +64,9 @@ class Storage(models.Model):
     faults = models.JSONField(default=list, editable=False, help_text="Problems that the storage reports.")
     active = models.BooleanField(default=True, help_text="Set by the operator.")
     published = models.BooleanField(default=True, help_text="Set by the storage.")
+    pinned_keys = models.TextField(
+        default="", editable=False, help_text="Fingerprints of the coordinator's keys that it accepts, by spaces."
+    )
     date_registered = models.DateTimeField(editable=False, db_index=True)
     date_checked_in = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
 
@@ -81,6 +92,9 @@ class Machine(models.Model):
     ssh_key_fingerprint = models.CharField("SSH key fingerprint", max_length=64, blank=True, editable=False)
     active = models.BooleanField(default=True, help_text="Set by the operator.")
     published = models.BooleanField(default=True, help_text="Set by the machine.")
+    pinned_keys = models.TextField(
+        default="", editable=False, help_text="Fingerprints of the coordinator's keys that it accepts, by spaces."
+    )
     date_registered = models.DateTimeField(editable=False, db_index=True)
     # It has no index, because nearly every call writes it. PostgreSQL then updates no index of the table.
     date_checked_in = models.DateTimeField(null=True, blank=True, editable=False)

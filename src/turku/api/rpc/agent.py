@@ -57,7 +57,9 @@ def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
     now = SYSTEM_CLOCK.now()
     uuid = authentication.machine_uuid(request.machine.uuid)
     known, is_proved = authentication.authenticate_machine(uuid, request.machine.secret)
-    auth = None if is_proved else registration.require_auth(AuthKind.MACHINE, request.auth, is_new=known is None)
+    auth = None
+    if not is_proved:
+        auth = registration.require_auth(AuthKind.MACHINE, request.auth, is_new=known is None, now=now)
     # The caller is authenticated, and no work was done yet.
     units = 0 if request.machine.sources is UNSET else declaration.units_of(request.machine.sources)
     if auth is None:

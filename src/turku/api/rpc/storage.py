@@ -45,7 +45,9 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
     message = request.storage
     name = authentication.storage_name(message.name)
     known, is_proved = authentication.authenticate_storage(name, message.secret)
-    auth = None if is_proved else registration.require_auth(AuthKind.STORAGE, request.auth, is_new=known is None)
+    auth = None
+    if not is_proved:
+        auth = registration.require_auth(AuthKind.STORAGE, request.auth, is_new=known is None, now=now)
     errors = MessageErrors()
     if auth is not None:
         errors.check("storage.secret", registration.secret_for_registration, message.secret)

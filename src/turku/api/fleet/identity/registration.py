@@ -24,12 +24,12 @@ HOST_KEYS_LIMIT = 16
 FAULT_LENGTH = 500
 
 
-def require_auth(kind: AuthKind, given: RegistrationAuth | None, *, is_new: bool) -> Auth:
+def require_auth(kind: AuthKind, given: RegistrationAuth | None, *, is_new: bool, now: datetime) -> Auth:
     """Return the Auth for a caller that is not authenticated. Raises ApiForbidden.
 
     A caller that is known already (not ``is_new``) has sent a wrong secret. Refusing it takes the same time.
     """
-    auth = auths.find(kind, given) if given is not None else None
+    auth = auths.find(kind, given, now=now) if given is not None else None
     if auth is None or not is_new:
         raise invalid_credentials()
     return auth
@@ -105,7 +105,8 @@ def storage_fields(message: StorageConfiguration, errors: MessageErrors) -> dict
 
 
 def register_machine(uuid: UUID, secret: str, fields: dict[str, Any], *, auth: Auth, now: datetime) -> Machine:
-    """Create a machine and assign it to an eligible storage, if there is one."""
+    """Create a machine and assign it to an eligible storage, if there is one. Raises ApiForbidden."""
+    _count_use(auth, now=now)
     secret_hash = keyring.current().hash(Purpose.MACHINE, secret)
     machine = Machine(uuid=uuid, secret_hash=secret_hash, auth=auth, date_registered=now, date_checked_in=now, **fields)
     machine.storage = assignment.storage_for(machine)
@@ -115,7 +116,8 @@ def register_machine(uuid: UUID, secret: str, fields: dict[str, Any], *, auth: A
 
 
 def register_storage(name: str, secret: str, fields: dict[str, Any], *, auth: Auth, now: datetime) -> Storage:
-    """Create a storage."""
+    """Create a storage. Raises ApiForbidden."""
+    _count_use(auth, now=now)
     storage = Storage(
         name=name,
         secret_hash=keyring.current().hash(Purpose.STORAGE, secret),
@@ -127,6 +129,11 @@ def register_storage(name: str, secret: str, fields: dict[str, Any], *, auth: Au
     storage.save(force_insert=True)
     _log_registration(storage, {**fields, "registered with": auth}, now=now)
     return storage
+
+
+def _count_use(auth: Auth, *, now: datetime) -> None:
+    if not auths.count_use(auth, now=now):
+        raise invalid_credentials()
 
 
 def _log_registration(row: Machine | Storage, new: dict[str, Any], *, now: datetime) -> None:
