@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from turku.api.configuration import service_user
 from turku.core import durable, log
 from turku.core.cli import entry as program_entry
 from turku.core.cli.program import Program
@@ -14,8 +15,9 @@ from turku.errors import CommandFailed, ConfigurationError, DurableWriteFailed
 PROGRAM = Program(
     "turku-api",
     "Run the coordinator, which knows every machine and storage, and decides which backups are due. Settings come from "
-    "the environment, such as TURKU_DATABASE_URL (docs/reference/configuration.md). Commands of Django work as well, "
-    "such as migrate, createsuperuser, changepassword and check. 'turku-api help' lists them.",
+    "the environment, such as TURKU_DATABASE_URL. Where it has none of them, root's commands read "
+    "/etc/turku-api/environment and run as the user turku-api. Commands of Django work as well, such as migrate, "
+    "createsuperuser, changepassword and check. 'turku-api help' lists them.",
     "turku.api.commands",
     {
         name.replace("-", "_"): (name,)
@@ -100,6 +102,8 @@ def main(arguments: Sequence[str]) -> int:
     if word.startswith("turku_"):
         # The existing system has auth-create as turku_auth_create.
         word = word.removeprefix("turku_").replace("_", "-")
+    if _SHOWING.isdisjoint(rest) and word not in _SHOWING:
+        service_user.become(os.environ)
     _prepare(creates=word == "migrate" and _SHOWING.isdisjoint(rest))
     from django.core.management import execute_from_command_line, get_commands
     from django.db import DatabaseError
