@@ -48,6 +48,9 @@ def check_in(agent: AgentConfig) -> CheckinResult:
     answer = agent.api.client().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
     orders = answer.scheduled_sources
     for name in orders:
+        if name in agent.unusable_sources:
+            # The reason was logged when the configuration was read.
+            continue
         if name not in agent.sources:
             _LOG.warning(
                 "source %r is due, but not configured here; turku-update-config tells the coordinator so", name

@@ -5,7 +5,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from turku.agent.identity import key_pair, machine_identity
 from turku.agent.state import var_dir
 from turku.core import durable
 from turku.core.log import one_line
-from turku.errors import ApiForbidden, TurkuError
+from turku.core.units import count_of
+from turku.errors import ApiForbidden, InvalidValue, TurkuError
 from turku.policy import source_options
 from turku.protocol.api_config import ApiConfig
 from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
@@ -27,17 +28,17 @@ RECORD_FILE = "declared_sources.json"
 """The sources that were declared last, so that a lost file of ``sources.d`` does not end backups silently."""
 _RECORD_LIMIT_BYTES = 1024 * 1024
 _NAMED = 20
+_NAME_LIMIT = 200
+_REASON_LIMIT = 500
 _LOG = logging.getLogger(__name__)
 
 
 def update_config(agent: AgentConfig) -> None:
     """Register the machine or update its sources. Identity and SSH key are generated where they are missing.
 
-    Raises ApiRefused, ApiUnreachable, and the errors of the ``identity`` package.
+    One bad source keeps no other out. Raises InvalidValue that names the sources which were not taken, after the others
+    were; ApiRefused, ApiUnreachable, and the errors of the ``identity`` package.
     """
-    for problem in source_problems(agent):
-        # A coordinator of the existing system may accept it all the same.
-        _LOG.error("%s", problem)
     machine = machine_identity.ensure(agent)
     message = UpdateConfigRequest(
         auth=agent.api.registration,
@@ -50,19 +51,52 @@ def update_config(agent: AgentConfig) -> None:
             ssh_public_key=key_pair.ensure_public_key(agent),
             published=agent.identity.published,
             sources={source.name: dict(source.options) for source in agent.sources.values()},
+            unusable_sources=_sent_reasons(agent.unusable_sources),
         ),
+        takes_part=True,
     )
     try:
         answer = agent.api.client().call("update_config", message, UpdateConfigAnswer)
     except ApiForbidden as error:
         raise error.with_hint(_hint(agent.api)) from error
-    count = len(agent.sources)
+    for problem in source_problems(agent, known=answer.refused):
+        # A coordinator of the existing system accepts anything.
+        _LOG.error("%s", problem)
+    refused = {**_sent_reasons(agent.unusable_sources), **answer.refused}
     _LOG.info(
-        "the coordinator knows this machine (%s) with %d source%s", machine.uuid, count, "" if count == 1 else "s"
+        "the coordinator knows this machine (%s) with %s",
+        machine.uuid,
+        count_of(len(agent.sources.keys() - refused.keys()), "source"),
     )
     report_missing_sources(agent, withdrawn=answer.withdrawn)
     if not agent.sources:
         _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")
+    if refused:
+        raise _refusal(agent, refused)
+
+
+def _sent_reasons(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Return the first of these reasons, in the size of a message."""
+    return {
+        one_line(name)[:_NAME_LIMIT]: one_line(reason)[:_REASON_LIMIT]
+        for name, reason in list(reasons.items())[:_NAMED]
+    }
+
+
+def _refusal(agent: AgentConfig, refused: Mapping[str, str]) -> InvalidValue:
+    """Return the error that names the sources which are not in force as they are declared here."""
+    lines = []
+    for name, reason in list(refused.items())[:_NAMED]:
+        source = agent.sources.get(name)
+        where = f"{source.place}: " if source is not None and source.place else ""
+        lines.append(one_line(f"{where}{reason}" if where or name in agent.unusable_sources else f"{name}: {reason}"))
+    shown = ", ".join(one_line(name) for name in list(refused)[:_NAMED])
+    return InvalidValue(
+        f"not taken: {count_of(len(refused), 'source')} ({shown}). The others are in force. What was declared of "
+        f"{'it' if len(refused) == 1 else 'them'} before stays in force",
+        details="\n".join(lines),
+        hint="correct the file and run turku-update-config again; turku-agent check names everything that is wrong",
+    )
 
 
 def _hint(configuration: ApiConfig) -> str:
@@ -83,7 +117,7 @@ def report_missing_sources(agent: AgentConfig, *, withdrawn: Sequence[str]) -> N
     ``withdrawn`` are those that the coordinator names at each run until an operator confirms them. A coordinator of the
     existing system names none, so they are logged once, by the first run that no longer declares them.
     """
-    gone = sorted({*missing_sources(agent), *withdrawn} - set(agent.sources))
+    gone = sorted({*missing_sources(agent), *withdrawn} - _declared(agent))
     if gone:
         named = ", ".join(one_line(name) for name in gone[:_NAMED])
         more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
@@ -94,13 +128,17 @@ def report_missing_sources(agent: AgentConfig, *, withdrawn: Sequence[str]) -> N
             named,
             more,
         )
-    if _recorded(agent.state) != sorted(agent.sources):
+    if _recorded(agent.state) != sorted(_declared(agent)):
         _record(agent)
 
 
 def missing_sources(agent: AgentConfig) -> list[str]:
     """Return the names that were declared last and are no longer declared."""
-    return sorted(set(_recorded(agent.state)) - set(agent.sources))
+    return sorted(set(_recorded(agent.state)) - _declared(agent))
+
+
+def _declared(agent: AgentConfig) -> set[str]:
+    return {*agent.sources, *agent.unusable_sources}
 
 
 def _recorded(configuration: AgentState) -> list[str]:
@@ -114,7 +152,7 @@ def _recorded(configuration: AgentState) -> list[str]:
 
 def _record(agent: AgentConfig) -> None:
     path = var_dir.directory(agent.state) / RECORD_FILE
-    var_dir.write_text(agent.state, path, json.dumps(sorted(agent.sources)) + "\n")
+    var_dir.write_text(agent.state, path, json.dumps(sorted(_declared(agent))) + "\n")
 
 
 @dataclass(frozen=True)
@@ -155,9 +193,11 @@ def _about_directory(path: Path) -> str:
         return f"cannot be read: {error.strerror}"
 
 
-def source_problems(agent: AgentConfig) -> Iterator[str]:
-    """Yield the problems for which the coordinator would reject the machine's sources, each with its place."""
+def source_problems(agent: AgentConfig, *, known: Collection[str] = ()) -> Iterator[str]:
+    """Yield the problems for which the coordinator rejects sources, each with its place, but not of ``known`` ones."""
     for source in agent.sources.values():
+        if source.name in known:
+            continue
         for problem in source_options.problems(source.options):
             yield f"{source.place or source.name}: {problem}"
     for together in source_options.problems_together({each.name: each.options for each in agent.sources.values()}):

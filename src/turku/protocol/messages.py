@@ -55,17 +55,26 @@ class MachineConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     published: bool | None = None
     comment: Text | None = None
     sources: dict[str, dict[str, Any]] | UnsetType = UNSET
+    unusable_sources: dict[str, Text] = {}
+    """Ours: further sources that are declared on the machine and that it cannot offer, each with the reason."""
 
 
 class UpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``takes_part`` is ours: the machine reads ``refused`` in the answer. Without it, one bad source refuses all."""
+
     machine: MachineConfiguration
     auth: RegistrationAuth | None = None
+    takes_part: bool = False
 
 
 class UpdateConfigAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``withdrawn`` is ours: backed-up sources that the machine no longer declares, unless an operator confirmed it."""
+    """``withdrawn`` is ours: backed-up sources that the machine no longer declares, unless an operator confirmed it.
+
+    ``refused`` is ours as well: sources that are not taken, each with the reason. A former declaration stays in force.
+    """
 
     withdrawn: Annotated[list[Text], Meta(max_length=1000)] = []
+    refused: Annotated[dict[Text, Text], Meta(max_length=1000)] = {}
 
 
 # --- agent: agent_ping_checkin, agent_ping_restore
@@ -76,8 +85,29 @@ class MachineCredentials(msgspec.Struct, frozen=True):
     secret: Text
 
 
+SESSION_FAILURES_LIMIT = 20
+"""Most storages, and most sources of each, that a machine names in its failures."""
+SESSION_FAILURE_REASON_LIMIT = 300
+
+
+class SessionFailure(msgspec.Struct, frozen=True):
+    """A session with a storage that came to nothing, which only the machine knows of. ``kind`` is a word of an error.
+
+    ``seconds_ago`` counts from the first failure since the last session that worked.
+    """
+
+    storage: Text
+    kind: Text
+    reason: Text
+    sources: Annotated[list[Text], Meta(max_length=SESSION_FAILURES_LIMIT)]
+    seconds_ago: Annotated[float, Meta(ge=0)]
+
+
 class AgentPingRequest(msgspec.Struct, frozen=True):
+    """``session_failures`` is ours: sent where they differ from those sent last, and empty when none is left."""
+
     machine: MachineCredentials
+    session_failures: Annotated[list[SessionFailure], Meta(max_length=SESSION_FAILURES_LIMIT)] | UnsetType = UNSET
 
 
 class StorageAddress(msgspec.Struct, frozen=True):

@@ -1,6 +1,5 @@
 """The warnings about a machine's sources before the coordinator sees them."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +7,6 @@ import pytest
 
 from turku.agent import cli, registration
 from turku.agent.config import loading as configuration
-from turku.agent.identity import machine_identity
-from turku.errors import ApiUnreachable
 
 TEXT = """{
   "etc": {"path": "/etc"},
@@ -38,17 +35,32 @@ def test_problems_have_file_line_and_key(directory: Path) -> None:
     ]
 
 
-def test_update_config_says_them_before_the_coordinator_does(
-    directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreachable(_agent: object) -> None:
-        raise ApiUnreachable("nobody answers")
+BAD = {
+    "relative": {"path": "etc"},
+    "../up": {"path": "/etc"},
+    "word": "/etc",
+    "ETC": {"path": "/srv/etc"},
+    "lines": {"path": "/srv/a\nb"},
+}
 
-    monkeypatch.setattr(machine_identity, "ensure", unreachable)
-    with pytest.raises(ApiUnreachable):
-        registration.update_config(configuration.load(directory))
-    said = [record.message for record in caplog.records if record.levelno == logging.ERROR]
-    assert [line.split(": ")[2] for line in said] == ["path", "exclude"]
+
+def test_a_source_that_cannot_be_used_keeps_no_other_out(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = configuration.load(write(sources={"etc": {"path": "/etc"}, **BAD, "home": {"path": "/home"}}))
+    assert list(agent.sources) == ["etc", "home"]
+    assert set(agent.unusable_sources) == set(BAD)
+    assert "differs from etc only by case" in agent.unusable_sources["ETC"]
+    for name, reason in agent.unusable_sources.items():
+        assert f"sources.d/sources.json, line 1: {name}: " in reason
+        assert reason in caplog.text
+
+
+def test_check_names_the_sources_that_cannot_be_used(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", "--config-dir", str(write(sources={"etc": {"path": "/etc"}, **BAD}))]) == 1
+    assert capsys.readouterr().out.count("PROBLEM: ") == len(BAD)
 
 
 def test_a_source_without_a_path_is_reported_with_its_line(directory: Path, caplog: pytest.LogCaptureFixture) -> None:

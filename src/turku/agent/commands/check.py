@@ -52,6 +52,8 @@ def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
             where = f" ({source.place})" if warning.is_problem and source.place else ""
             label = "PROBLEM" if warning.is_problem else "note"
             yield warning.is_problem, f"        {label}: {one_line(warning.text + where)}"
+    for reason in agent.unusable_sources.values():
+        yield True, f"PROBLEM: {one_line(reason)}"
     for name in registration.missing_sources(agent):
         yield (
             True,

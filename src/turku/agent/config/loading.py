@@ -40,8 +40,10 @@ def load_with_files(
     faults = list(files.faults)
     for warning in files.ignored + loading.unknown_key_warnings(AgentConfig, files):
         _LOG.warning("%s", warning)
-    sources = _read_sources(config_dir / "sources.d", faults)
-    checked = loading.load(AgentConfig, files, faults, program=_PROGRAM, config_dir=config_dir, sources=sources)
+    sources, unusable = _read_sources(config_dir / "sources.d", faults)
+    checked = loading.load(
+        AgentConfig, files, faults, program=_PROGRAM, config_dir=config_dir, sources=sources, unusable_sources=unusable
+    )
     return checked, files
 
 
@@ -96,33 +98,41 @@ def _use_copy_of_identity(files: MergedFiles, path: Path) -> None:
     )
 
 
-def _read_sources(directory: Path, faults: list[Fault]) -> dict[str, SourceConfig]:
-    """Return the sources of ``sources.d``, adding every fault with its place. Warnings are logged."""
+def _read_sources(directory: Path, faults: list[Fault]) -> tuple[dict[str, SourceConfig], dict[str, str]]:
+    """Return the sources of ``sources.d``, and the reason for each that cannot be used. Warnings are logged.
+
+    One bad source keeps no other from its backups. A file that cannot be read is a fault, because it may have any name.
+    """
     files = configuration.read_directories([directory])
     faults.extend(files.faults)
     for warning in files.ignored:
         _LOG.warning("%s", warning)
     sources: dict[str, SourceConfig] = {}
+    unusable: dict[str, str] = {}
+    folded: dict[str, str] = {}
     for name, options in files.content.items():
-        place = f"{files.origins[name]}: {name}"
         lined = files.place_with_line(name)
-        if not isinstance(options, dict):
-            faults.append(Fault(place, 'must be a dictionary of options, as {"path": "/etc"}'))
-            continue
-        if options.get("path") is None:
+        if isinstance(options, dict) and options.get("path") is None:
             _LOG.warning("%s: is not a source, because it has no path", lined)
             continue
         try:
-            names.source_name(name)
-            _require_sendable(options)
-            sources[name] = SourceConfig(name=name, path=_path(options["path"]), options=options, place=lined)
+            sources[name] = _source(name, options, lined)
+            twin = folded.setdefault(names.fold(name), name)
+            if twin != name:
+                del sources[name]
+                raise InvalidValue(f"differs from {twin} only by case or spelling: they could share a directory")
         except InvalidValue as error:
-            faults.append(Fault(place, error.sentence))
-    try:
-        names.source_names(sources)
-    except InvalidValue as error:
-        faults.append(Fault(str(directory), error.sentence))
-    return sources
+            unusable[name] = f"{lined}: {error.sentence}"
+            _LOG.error("%s. It is not backed up by this.", unusable[name])
+    return sources, unusable
+
+
+def _source(name: str, options: Any, place: str) -> SourceConfig:
+    names.source_name(name)
+    if not isinstance(options, dict):
+        raise InvalidValue('must be a dictionary of options, as {"path": "/etc"}')
+    _require_sendable(options)
+    return SourceConfig(name=name, path=_path(options["path"]), options=options, place=place)
 
 
 def _require_sendable(options: Mapping[str, Any]) -> None:

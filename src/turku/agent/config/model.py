@@ -238,3 +238,5 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     tunnel: TunnelConfig
     backup: BackupConfig
     restore: RestoreConfig
+    unusable_sources: Mapping[str, str] = {}
+    """Sources of ``sources.d`` that cannot be used, by name, each with the place and the reason."""

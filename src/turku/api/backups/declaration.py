@@ -1,7 +1,7 @@
 """The sources that a machine's configuration declares: checked, and applied to the database."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -73,8 +73,7 @@ def check(
 
     Options that equal those of a ``known`` source were checked when they came.
     """
-    for problem in source_options.problems_together(declared):
-        errors.add("machine.sources", problem)
+    if not _fits_together(declared, errors):
         return {}
     filter_sets = FilterSets()
     sources: dict[str, dict[str, Any]] = {}
@@ -83,25 +82,74 @@ def check(
         place = f"machine.sources.{name!r}" if not name.isprintable() or not name else f"machine.sources.{name}"
         if errors.check(place, names.source_name, name) is not None:
             lawful.append(name)
-        columns: dict[str, Any] = {}
-        for option, (rule, default) in _RULES.items():
-            value = options.get(option)
-            if value is None:
-                columns[option] = default
-            elif option in _KEPT_AS_SENT and name in known and value == getattr(known[name], option):
-                columns[option] = value
-            else:
-                columns[option] = errors.check(f"{place}.{option}", rule, value)
-        if options.get("path") is None:
-            errors.add(f"{place}.path", "is required")
-        columns["filter"] = errors.check(f"{place}.filter", filter_sets.check, _or_empty(options.get("filter")))
-        for option in _KEPT_BESIDE:
-            if options.get(option) is not None:
-                errors.check(f"{place}.{option}", source_options.OPTIONS[option].check, options[option])
-        columns["other_options"] = errors.check(f"{place}: unknown options", _other_options, options)
-        sources[name] = columns
+        sources[name] = _columns(options, known.get(name), filter_sets, errors, place=place)
     errors.check("machine.sources", names.source_names, lawful)
     return sources
+
+
+def check_each(
+    declared: Mapping[str, Mapping[str, Any]], known: Mapping[str, Source], errors: MessageErrors
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the columns of the sources that can be taken, and the reason for each of the others, both by name.
+
+    Only what is wrong with all of them together is recorded in ``errors``.
+    """
+    if not _fits_together(declared, errors):
+        return {}, {}
+    filter_sets = FilterSets()
+    taken: dict[str, dict[str, Any]] = {}
+    refused: dict[str, str] = {}
+    # Names that differ only in case or Unicode form would share a directory on some file systems. The first one counts.
+    folded = {names.fold(name): name for name in known}
+    for name, options in declared.items():
+        own = MessageErrors()
+        if own.check("name", names.source_name, name) is not None:
+            twin = folded.get(names.fold(name), name)
+            if twin != name:
+                own.add(
+                    "name", f"differs from the source {twin} only by case or spelling: they could share a directory"
+                )
+            elif name not in known and len(folded) >= SOURCES_LIMIT:
+                own.add("name", f"the machine would have more than {SOURCES_LIMIT}, undeclared ones included")
+        columns = _columns(options, known.get(name), filter_sets, own)
+        if own.sentence:
+            refused[name] = own.sentence
+        else:
+            taken[name] = columns
+            folded[names.fold(name)] = name
+    return taken, refused
+
+
+def _fits_together(declared: Mapping[str, Mapping[str, Any]], errors: MessageErrors) -> bool:
+    for problem in source_options.problems_together(declared):
+        errors.add("machine.sources", problem)
+        return False
+    return True
+
+
+def _columns(
+    options: Mapping[str, Any], known: Source | None, filter_sets: FilterSets, errors: MessageErrors, *, place: str = ""
+) -> dict[str, Any]:
+    prefix = f"{place}." if place else ""
+    columns: dict[str, Any] = {}
+    for option, (rule, default) in _RULES.items():
+        value = options.get(option)
+        if value is None:
+            columns[option] = default
+        elif option in _KEPT_AS_SENT and known is not None and value == getattr(known, option):
+            columns[option] = value
+        else:
+            columns[option] = errors.check(f"{prefix}{option}", rule, value)
+    if options.get("path") is None:
+        errors.add(f"{prefix}path", "is required")
+    columns["filter"] = errors.check(f"{prefix}filter", filter_sets.check, _or_empty(options.get("filter")))
+    for option in _KEPT_BESIDE:
+        if options.get(option) is not None:
+            errors.check(f"{prefix}{option}", source_options.OPTIONS[option].check, options[option])
+    columns["other_options"] = errors.check(
+        f"{place}: unknown options" if place else "unknown options", _other_options, options
+    )
+    return columns
 
 
 def _or_empty(value: Any) -> Any:
@@ -114,15 +162,26 @@ class DeclarationChanges:
     Other transactions must not wait for this work.
     """
 
-    def __init__(self, known: Mapping[str, Source], declared: Mapping[str, dict[str, Any]], *, now: datetime) -> None:
-        """Compute the changes. ``declared`` is the result of ``check``. Raises MalformedMessage."""
+    def __init__(
+        self,
+        known: Mapping[str, Source],
+        declared: Mapping[str, dict[str, Any]],
+        *,
+        refused: Collection[str] = (),
+        now: datetime,
+    ) -> None:
+        """Compute the changes. ``declared`` is the result of ``check``. Raises MalformedMessage.
+
+        Sources in ``refused`` are declared as well, but not in a way that can be taken: they stay as they are.
+        """
         _refuse_new([name for name in declared if name not in known], known)
         self.declared = declared
+        self._refused = frozenset(refused)
         self._now = now
         self._planned: dict[str, tuple[tuple[Any, ...], _SourceUpdate]] = {}
         for name, source in known.items():
             before = _state(source)
-            self._planned[name] = before, _update(source, declared.get(name), now=now)
+            self._planned[name] = before, self._update(source)
 
     @property
     def has_changes(self) -> bool:
@@ -137,10 +196,15 @@ class DeclarationChanges:
         """
         before, change = self._planned.get(source.name, (None, None))
         if change is None or before != _state(source):
-            return _update(source, self.declared.get(source.name), now=self._now)
+            return self._update(source)
         for name, (_old, new) in change.columns.items():
             setattr(source, name, new)
         return replace(change, source=source)
+
+    def _update(self, source: Source) -> "_SourceUpdate":
+        if source.name in self._refused:
+            return _SourceUpdate(source, {}, None)
+        return _update(source, self.declared.get(source.name), now=self._now)
 
 
 def apply(machine: Machine, plan: DeclarationChanges, *, now: datetime) -> list[str]:

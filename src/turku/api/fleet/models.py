@@ -7,6 +7,8 @@ from django.db.models.functions import Coalesce, Concat, Lower
 
 NAME_LENGTH = 200
 RETENTION_LENGTH = 1000
+SESSIONS_FAILED = Q(date_sessions_failed__isnull=False)
+SOURCES_REFUSED = Q(date_sources_refused__isnull=False)
 
 
 def lower_words(*fields: str) -> Lower:
@@ -106,6 +108,14 @@ class Machine(models.Model):
         help_text="Until then, silence and failed or missing backups of the machine do not count as problems.",
     )
     mute_reason = models.CharField("mute reason", max_length=NAME_LENGTH, blank=True, default="")
+    session_failures = models.JSONField(
+        default=list, editable=False, help_text="Sessions with storages that failed, as the machine reported them."
+    )
+    date_sessions_failed = models.DateTimeField(null=True, editable=False)
+    refused_sources = models.JSONField(
+        default=dict, editable=False, help_text="Declared sources that could not be taken, with the reasons."
+    )
+    date_sources_refused = models.DateTimeField(null=True, editable=False)
     re_enrol_code_hash = models.CharField(max_length=128, blank=True, editable=False, db_index=True)
     date_re_enrol_code_ends = models.DateTimeField(null=True, blank=True, editable=False)
     re_enrol_code_is_used = models.BooleanField(default=False, editable=False)
@@ -121,6 +131,9 @@ class Machine(models.Model):
         indexes = [
             models.Index(fields=("environment_name", "service_name", "unit_name"), name="machine_names"),
             models.Index(fields=("unit_name",), name="machine_unit"),
+            # Partial indexes of rare states cost nothing while all is well.
+            models.Index(fields=("uuid",), condition=SESSIONS_FAILED, name="machine_sessions_failed"),
+            models.Index(fields=("uuid",), condition=SOURCES_REFUSED, name="machine_sources_refused"),
         ]
         constraints = [
             models.UniqueConstraint(

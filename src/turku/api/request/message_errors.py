@@ -29,13 +29,17 @@ class MessageErrors:
             self.add(field, error.sentence)
             return None
 
-    def raise_if_any(self) -> None:
-        """Raise MalformedMessage with all recorded errors, if there are any."""
-        if not self._sentences:
-            return
+    @property
+    def sentence(self) -> str:
+        """All recorded errors, or an empty text."""
         shown = "; ".join(self._sentences[:_SHOWN])
         more = len(self._sentences) - _SHOWN
-        raise MalformedMessage(f"{shown}; and {more} more" if more > 0 else shown)
+        return f"{shown}; and {more} more" if more > 0 else shown
+
+    def raise_if_any(self) -> None:
+        """Raise MalformedMessage with all recorded errors, if there are any."""
+        if self._sentences:
+            raise MalformedMessage(self.sentence)
 
 
 def _shortened(text: str) -> str:

@@ -13,7 +13,7 @@ from turku.api.audit import log
 from turku.api.backups import declaration
 from turku.api.backups.models import Source
 from turku.api.backups.next_backup import due_sources
-from turku.api.fleet import assignment
+from turku.api.fleet import assignment, reported_problems
 from turku.api.fleet.identity import authentication, re_enrolment, registration, rotation, work_limit
 from turku.api.fleet.identity.throttle import network_of
 from turku.api.fleet.models import Auth, AuthKind, Machine
@@ -53,7 +53,10 @@ _RESTORE_NOTE_RESOLUTION = timedelta(minutes=10)
 
 @endpoint(UpdateConfigRequest)
 def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
-    """Register the machine, or take over what its configuration says now: all of it, or nothing."""
+    """Register the machine, or take over what its configuration says now: all of it, or nothing.
+
+    A machine that can be told which sources are refused gets the others taken over.
+    """
     now = SYSTEM_CLOCK.now()
     uuid = authentication.machine_uuid(request.machine.uuid)
     known, is_proved = authentication.authenticate_machine(uuid, request.machine.secret)
@@ -64,28 +67,33 @@ def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
     units = 0 if request.machine.sources is UNSET else declaration.units_of(request.machine.sources)
     if auth is None:
         with work_limit.CONFIGURATIONS.reserve(str(uuid), units):
-            withdrawn = _apply_configuration(request, uuid, known, None, now=now)
+            answer = _apply_configuration(request, uuid, known, None, now=now)
     else:
         with work_limit.REGISTRATIONS.reserve(f"{auth.pk} {network_of(client_address.current_address())}", units):
-            withdrawn = _apply_configuration(request, uuid, None, auth, now=now)
-    return UpdateConfigAnswer(withdrawn[:_NAMED_WITHDRAWN])
+            answer = _apply_configuration(request, uuid, None, auth, now=now)
+    return answer
 
 
 def _apply_configuration(
     request: UpdateConfigRequest, uuid: UUID, known: Machine | None, auth: Auth | None, *, now: datetime
-) -> list[str]:
-    """Apply the configuration of the message, and return the names of the machine's withdrawn sources."""
+) -> UpdateConfigAnswer:
+    """Apply the configuration of the message, and return the machine's withdrawn and refused sources."""
     message = request.machine
     errors = MessageErrors()
     if auth is not None:
         errors.check("machine.secret", registration.secret_for_registration, message.secret)
     fields = registration.machine_fields(message, errors, uuid=uuid)
     plan = None
+    refused = dict(message.unusable_sources)
     if message.sources is not UNSET:
         sources = {} if known is None else declaration.known_sources(known)
-        declared = declaration.check(message.sources, sources, errors)
+        if request.takes_part:
+            declared, unfit = declaration.check_each(message.sources, sources, errors)
+            refused |= unfit
+        else:
+            declared = declaration.check(message.sources, sources, errors)
         errors.raise_if_any()
-        plan = declaration.DeclarationChanges(sources, declared, now=now)
+        plan = declaration.DeclarationChanges(sources, declared, refused=refused, now=now)
         if known is not None and plan.has_changes:
             log.require_room(log.actor_of(known), now=now)
     errors.raise_if_any()
@@ -97,7 +105,11 @@ def _apply_configuration(
             if machine.storage_id is None:
                 fields["storage"] = assignment.storage_for(machine)
             registration.update(machine, {**fields, "date_checked_in": now}, now=now)
-        return [] if plan is None else declaration.apply(machine, plan, now=now)
+        if plan is None:
+            return UpdateConfigAnswer()
+        shown = reported_problems.refused(refused)
+        reported_problems.record_refused(machine, shown, now=now)
+        return UpdateConfigAnswer(declaration.apply(machine, plan, now=now)[:_NAMED_WITHDRAWN], shown)
 
 
 @endpoint(AgentPingRequest)
@@ -106,6 +118,8 @@ def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
     now = SYSTEM_CLOCK.now()
     uuid = authentication.machine_uuid(request.machine.uuid)
     waiting = pending_work(uuid, request.machine.secret, now=now)
+    if request.session_failures is not UNSET:
+        reported_problems.record_sessions(uuid, request.session_failures, now=now)
     if waiting is None:
         return AgentPingCheckinAnswer(DueMachine({}))
     sources = due_sources(waiting.machine_key, now=now) if waiting.has_due else []

@@ -8,7 +8,7 @@ from django.db.models.functions import Coalesce
 
 from turku.api.backups.models import Source
 from turku.api.fleet import policies
-from turku.api.fleet.models import Machine, Storage
+from turku.api.fleet.models import SESSIONS_FAILED, SOURCES_REFUSED, Machine, Storage
 from turku.api.queue.models import Slot, is_held_condition
 from turku.api.status import source_marks
 from turku.api.status.marks import (
@@ -72,6 +72,8 @@ def machine_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS, 
         Mark.SILENT: _silent(now=now, limits=limits),
         Mark.UNASSIGNED: without_storage & Q(date_registered__lt=now - limits.storage_silence),
         Mark.STORAGE_SILENT: _of_silent_storages(now=now, limits=limits),
+        Mark.SESSION_FAILED: SESSIONS_FAILED,
+        Mark.REFUSED: SOURCES_REFUSED,
     }
     of_sources = source_marks.conditions(now=now, limits=limits)
     return worst_first({**own, **_of_sources(of_sources, is_for_all=is_for_all)})

@@ -28,6 +28,8 @@ class Mark(models.TextChoices):
     UNASSIGNED = "unassigned", "no storage"
     FAULTY = "faulty", "faulty"
     STORAGE_SILENT = "storage-silent", "storage silent"
+    SESSION_FAILED = "session-failed", "session failed"
+    REFUSED = "refused", "source refused"
     OVERDUE = "overdue", "overdue"
     INCOMPLETE = "incomplete", "incomplete"
     FALLING_BACK = "falling-back", "full each time"

@@ -102,12 +102,15 @@ def machine_reason(machine: Any, worst: "MarkedSource | None", *, now: datetime)
     ``worst`` is its source with the worst mark, or None.
     """
     mark = Mark(machine.mark)
-    if mark is Mark.MUTED:
-        return f"until {_day(machine.date_muted_until)}: {machine.mute_reason}"
-    if mark is Mark.SILENT:
-        return f"not heard of since {_day(machine.last_seen)}"
-    if mark is Mark.STORAGE_SILENT:
-        return f"its storage {machine.storage} is silent"
+    reasons: dict[Mark, Callable[[], str]] = {
+        Mark.MUTED: lambda: f"until {_day(machine.date_muted_until)}: {machine.mute_reason}",
+        Mark.SILENT: lambda: f"not heard of since {_day(machine.last_seen)}",
+        Mark.STORAGE_SILENT: lambda: f"its storage {machine.storage} is silent",
+        Mark.SESSION_FAILED: lambda: "; ".join(_failed_session(each) for each in machine.session_failures),
+        Mark.REFUSED: lambda: "; ".join(f"{name}: {said}" for name, said in machine.refused_sources.items()),
+    }
+    if mark in reasons:
+        return reasons[mark]()
     if worst is None or Mark(worst.mark) is not mark:
         return ""
     said = source_reason(worst, mark, now=now)
@@ -117,18 +120,35 @@ def machine_reason(machine: Any, worst: "MarkedSource | None", *, now: datetime)
 def machine_next_step(machine: Any, worst: "MarkedSource | None") -> str:
     """Return the next step for the mark of a row of ``fleet_marks.machines``, or an empty text."""
     mark = Mark(machine.mark)
-    if mark is Mark.SILENT:
-        return (
+    steps = {
+        Mark.SILENT: (
             "Look on the machine whether it runs and reaches the coordinator: systemctl status turku-agent-ping.timer, "
             "turku-agent-ping --debug. One that is meant to be away is muted here, or has a policy that lets it."
-        )
-    if mark is Mark.UNASSIGNED:
-        return "Enable a storage that has space, or choose one here."
-    if mark is Mark.STORAGE_SILENT:
-        return f"Look on the storage {machine.storage}: systemctl status turku-storage-update-config.timer."
+        ),
+        Mark.UNASSIGNED: "Enable a storage that has space, or choose one here.",
+        Mark.STORAGE_SILENT: (
+            f"Look on the storage {machine.storage}: systemctl status turku-storage-update-config.timer."
+        ),
+        Mark.SESSION_FAILED: (
+            "Run turku-agent status on the machine. A storage whose host keys changed is accepted there: turku-agent "
+            "storages, turku-agent accept-storage. The next session that works clears the mark."
+        ),
+        Mark.REFUSED: (
+            "Correct the source in /etc/turku-agent/sources.d on the machine (turku-agent check names file and line), "
+            "then run turku-update-config there. What was declared of it before stays in force."
+        ),
+    }
+    if mark in steps:
+        return steps[mark]
     if worst is None or Mark(worst.mark) is not mark:
         return ""
     return source_next_step(worst, mark)
+
+
+def _failed_session(failure: dict[str, Any]) -> str:
+    since = _day(datetime.fromisoformat(failure["since"]))
+    sources = f" (for {', '.join(failure['sources'])})" if failure["sources"] else ""
+    return f"{failure['reason']}{sources}, since {since}"
 
 
 def worst_sources(machines: Collection[Any], *, now: datetime) -> "dict[Any, MarkedSource]":
