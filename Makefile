@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints clean
+.PHONY: help setup demo test test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -107,6 +107,13 @@ constraints: ## pin every package with its hashes in constraints.txt
 	@.cache/uv/bin/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-emit-package colorama --no-emit-index-url --custom-compile-command 'make constraints' --quiet \
 	  --output-file constraints.txt $(CONSTRAINTS_ARGUMENTS)
+
+# RELEASES=trixie builds for one release.
+RELEASES ?= bookworm trixie
+packages: ## build .deb packages of Debian 12 and 13 into dist/, as root
+	@packaging/require-debian-packages.sh packages
+	@$(MAKE) --no-print-directory setup
+	@packaging/packages.sh $(BIN)/python $(RELEASES)
 
 clean: ## remove what the other targets created
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a Makefile target needs, and the newest rsync that the distribution offers, with apt.
 # If it does not run as root, it names what is missing. At the end it prints the installed versions of rsync and ssh.
-# Usage: require-debian-packages.sh demo|test|bench
+# Usage: require-debian-packages.sh demo|test|bench|packages
 set -eu
 case "${1:-}" in
   demo) packages=(rsync openssh-server openssh-client python3-venv ca-certificates) ;;
@@ -12,7 +12,9 @@ case "${1:-}" in
   # The peers that are measured beside us, and the load generator.
   bench) packages=(rsync openssh-server openssh-client python3-venv ca-certificates postgresql wrk
                    bubblewrap btrfs-progs xfsprogs e2fsprogs util-linux procps restic borgbackup rsnapshot) ;;
-  *) echo "usage: $0 demo|test|bench" >&2; exit 64 ;;
+  # The rest of what builds a package is in the clean root of each release.
+  packages) packages=(rsync python3-venv ca-certificates debootstrap util-linux) ;;
+  *) echo "usage: $0 demo|test|bench|packages" >&2; exit 64 ;;
 esac
 needed_rsync=3.5.0  # turku.storage.rsync.version.MINIMUM; a test compares them
 
