@@ -31,6 +31,8 @@ PROGRAM = Program(
             "machine",
             "restore",
             "hash-key",
+            "backup",
+            "recover",
         )
     },
     (
@@ -41,10 +43,15 @@ PROGRAM = Program(
     (),
 )
 _SHOWING = {"-h", "--help", "--version"}
+_BRINGS_SETTINGS = "recover"
+"""The command that may have to put the settings back before anything reads them."""
 
 
-def _prepare(*, creates: bool) -> None:
-    """Choose the settings, and set up logging and Django. With ``creates``, create the files that are missing."""
+def _prepare(*, creates: bool, has_settings: bool) -> None:
+    """Choose the settings, and set up logging and Django. With ``creates``, create the files that are missing.
+
+    Without ``has_settings``, the command sets up Django itself.
+    """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.project.settings")
     # Django's commands write colours as control sequences, which the guarded output would escape.
     os.environ.setdefault("DJANGO_COLORS", "nocolor")
@@ -61,7 +68,8 @@ def _prepare(*, creates: bool) -> None:
         ) from None
     if creates:
         create_files()
-    django.setup()
+    if has_settings:
+        django.setup()
 
 
 def create_files() -> None:
@@ -102,9 +110,10 @@ def main(arguments: Sequence[str]) -> int:
     if word.startswith("turku_"):
         # The existing system has auth-create as turku_auth_create.
         word = word.removeprefix("turku_").replace("_", "-")
-    if _SHOWING.isdisjoint(rest) and word not in _SHOWING:
+    has_settings = word != _BRINGS_SETTINGS
+    if has_settings and _SHOWING.isdisjoint(rest) and word not in _SHOWING:
         service_user.become(os.environ)
-    _prepare(creates=word == "migrate" and _SHOWING.isdisjoint(rest))
+    _prepare(creates=word == "migrate" and _SHOWING.isdisjoint(rest), has_settings=has_settings)
     from django.core.management import execute_from_command_line, get_commands
     from django.db import DatabaseError
 

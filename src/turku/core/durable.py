@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from turku.errors import DurableWriteFailed
 
@@ -124,6 +124,21 @@ def _read_regular_file(descriptor: int, shown: str, limit_bytes: int) -> bytes:
 def write_text(path: Path, content: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
     """Replace the file at ``path`` with UTF-8 text."""
     write_bytes(path, content.encode(), mode=mode, owner=owner)
+
+
+@contextmanager
+def new_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Yield a stream that writes a new file, and make the file durable at the end of the block.
+
+    The name shows at once, so the file belongs into a directory that nobody reads yet. Raises DurableWriteFailed, also
+    for a file that exists.
+    """
+    with _explained(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def write_new_text(path: Path, content: str, *, mode: int = 0o600) -> bool:

@@ -19,6 +19,7 @@ PROGRAM = Program(
         "trash": ("trash",),
         "quarantine": ("quarantine",),
         "integrity": ("verify", "drill"),
+        "adopt": ("adopt",),
         "maintenance": ("gc", "catalog", "accept-volume"),
         "authorized_keys": ("authorized-keys",),
         "ping": ("ping",),

@@ -68,6 +68,7 @@ def test_every_service_is_confined(tmp_path: Path) -> None:
         ("turku-storage-verify", "*-*-* 01:00"),
         ("turku-storage-drill", "*-*-* 02:00"),
         ("turku-api-clean-logs", "daily"),
+        ("turku-api-backup", "*-*-* 01:00"),
     ],
 )
 def test_each_timer_runs_as_often_as_the_contract_says_and_at_a_random_moment(timer: str, calendar: str) -> None:

@@ -54,6 +54,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("disk/machine_links.py", "_point"): _LINKS,
     ("disk/dirty_flag.py", "unclean_shutdown"): "the kernel's boot_id",
     ("disk/dirty_flag.py", "writing"): "the kernel's boot_id",
+    ("commands/adopt.py", "adopt"): "another program's trees, resolved once as the operator wrote them",
     ("commands/protection.py", "_has_user_attributes"): "a volume's own directory",
     ("commands/protection.py", "mount_options"): "a volume's own directory",
     ("commands/protection.py", "_private_files"): "the configuration",

@@ -1,7 +1,7 @@
 """The record beside a snapshot: its name, its base, and the times of its beginning and end."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,16 @@ from turku.storage.fs import tree as fs
 
 
 @dataclass(frozen=True)
+class AdoptedFrom:
+    """The tree of another program that a snapshot was made of."""
+
+    path: str
+    """Its path, decoded by ``os.fsdecode``."""
+    inode: int
+    """The number of its directory. rsnapshot renames directories, and the number stays."""
+
+
+@dataclass(frozen=True)
 class SnapshotRecord:
     """The contract's ``<snapshot>.json`` with our notes."""
 
@@ -22,6 +32,7 @@ class SnapshotRecord:
     sync_begin: datetime
     sync_finish: datetime
     notes: Notes = NO_NOTES
+    adopted_from: AdoptedFrom | None = None
 
     def write(self, place: SourceDirectory) -> None:
         fs.write_json(
@@ -32,6 +43,7 @@ class SnapshotRecord:
                 "sync_begin": self.sync_begin.isoformat(),
                 "sync_finish": self.sync_finish.isoformat(),
                 **self.notes.as_json(),
+                **({} if self.adopted_from is None else {"adopted_from": asdict(self.adopted_from)}),
             },
         )
 
@@ -46,9 +58,16 @@ def read(place: SourceDirectory, name: str) -> SnapshotRecord | None:
             sync_begin=notes.aware_moment(content["sync_begin"]),
             sync_finish=notes.aware_moment(content["sync_finish"]),
             notes=notes.read(place, name),
+            adopted_from=_adopted_from(content.get("adopted_from")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _adopted_from(content: Any) -> AdoptedFrom | None:
+    if isinstance(content, dict) and isinstance(content.get("path"), str) and isinstance(content.get("inode"), int):
+        return AdoptedFrom(content["path"], content["inode"])
+    return None
 
 
 @dataclass(frozen=True)
