@@ -111,6 +111,7 @@ NO_FAILURES = {
     "turku-storage-drill": {LockHeld.exit_code, STOPPED},
     "turku-api": {STOPPED},
     "turku-api-clean-logs": {STOPPED},
+    "turku-api-backup": {LockHeld.exit_code, STOPPED},
 }
 
 
