@@ -111,6 +111,27 @@ class CommandFailed(TurkuError):
     exit_code = 70
 
 
+class StorageUnreachable(CommandFailed):
+    """No SSH session with a storage came about, or it broke."""
+
+    code = "storage-unreachable"
+    exit_code = 69
+
+
+class HostKeyRefused(CommandFailed):
+    """A storage shows another host key than the ones that this machine trusts, and got nothing."""
+
+    code = "host-key-refused"
+    exit_code = 67
+
+
+class NotAdmitted(CommandFailed):
+    """A storage does not let this machine in. It may not have the machine's key yet."""
+
+    code = "not-admitted"
+    exit_code = 77
+
+
 class ConfigurationError(TurkuError):
     """The configuration cannot be used. The message lists every fault with file and key."""
 

@@ -17,11 +17,13 @@ from turku.agent.checkin import DueStorage
 from turku.agent.config.model import AgentConfig, SourceConfig
 from turku.agent.rsyncd import serving_daemon
 from turku.agent.rsyncd.config_text import Module
-from turku.agent.state import var_dir
+from turku.agent.state import session_record, var_dir
+from turku.agent.state.session_record import SessionResult
 from turku.agent.tunnel import ssh_tunnel, trusted_storages
 from turku.agent.tunnel.storage_output import StorageOutput
 from turku.agent.tunnel.trusted_storages import Address, checked_address
 from turku.core import command
+from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
 from turku.errors import BackupFailed, CommandFailed, TurkuError
 
@@ -108,7 +110,7 @@ def back_up(agent: AgentConfig, storages: Sequence[DueStorage]) -> None:
     """Have a session with each storage, all at the same time. Raises BackupFailed where one failed."""
     with var_dir.fresh_directory(agent, _PURPOSE) as directory:
         stop = threading.Event()
-        trusted, refused = _trusted(storages, agent)
+        trusted, results = _trusted(storages, agent)
         runs = [
             _SessionThread(agent, address, sources, directory / str(number), stop)
             for number, (address, sources) in enumerate(trusted)
@@ -124,32 +126,38 @@ def back_up(agent: AgentConfig, storages: Sequence[DueStorage]) -> None:
             for run in runs:
                 if run.ident is not None:
                     run.join()
-    failed = refused + [run.storage_name for run in runs if run.failed]
+    failed = [result.storage for result in results] + [run.storage_name for run in runs if run.failed]
+    results += [run.result for run in runs]
+    session_record.note(agent.state, results, configured=agent.sources, now=SYSTEM_CLOCK.now())
     if failed:
         raise BackupFailed(f"the session with {', '.join(failed)} failed; what was due there stays due")
 
 
 def _trusted(
     storages: Sequence[DueStorage], agent: AgentConfig
-) -> tuple[list[tuple[Address, tuple[SourceConfig, ...]]], list[str]]:
-    """Return the trusted storages with their due sources, and the names of the others, each of which is logged."""
-    refused: list[str] = []
+) -> tuple[list[tuple[Address, tuple[SourceConfig, ...]]], list[SessionResult]]:
+    """Return the trusted storages with their due sources, and the others with their errors, which are logged."""
+    refused: list[SessionResult] = []
     addresses, sources = [], []
     for storage in storages:
         try:
             addresses.append(checked_address(storage.address))
             sources.append(storage.sources)
         except TurkuError as error:
-            refused.append(one_line(storage.address.name)[:255])
+            refused.append(SessionResult(one_line(storage.address.name)[:255], _names(storage.sources), error))
             _log_error(error)
     trusted = []
     for verdict, address, due in zip(trusted_storages.check_trust(agent, addresses), addresses, sources, strict=True):
         if isinstance(verdict, TurkuError):
-            refused.append(address.name)
+            refused.append(SessionResult(address.name, _names(due), verdict))
             _log_error(verdict)
         else:
             trusted.append((verdict, due))
     return trusted, refused
+
+
+def _names(sources: Sequence[SourceConfig]) -> list[str]:
+    return [source.name for source in sources]
 
 
 class _SessionThread(threading.Thread):
@@ -171,7 +179,13 @@ class _SessionThread(threading.Thread):
         self._directory = directory
         self._stop_event = stop
         self.failed = False
+        self._error: TurkuError | None = None
         self._output: StorageOutput | None = None
+
+    @property
+    def result(self) -> SessionResult:
+        """The result of the session, after its end. A backup that failed in it was reported by the storage."""
+        return SessionResult(self.storage_name, _names(self._sources), self._error)
 
     def run(self) -> None:
         try:
@@ -180,10 +194,13 @@ class _SessionThread(threading.Thread):
             self.failed = True
         except TurkuError as error:
             self.failed = True
+            if getattr(error, "exit_code_there", None) != BackupFailed.exit_code:
+                self._error = error
             _log_error(error, self._output)
-        except Exception:
+        except Exception as error:
             # An internal error in one session must not end the others. The exit code reports it.
             self.failed = True
+            self._error = TurkuError(f"internal error: {type(error).__name__}")
             _LOG.exception("internal error in the session with %s", self.storage_name)
 
     def _session(self) -> None:

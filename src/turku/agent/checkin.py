@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from turku.agent.config.model import AgentConfig, SourceConfig
 from turku.agent.identity import machine_identity
+from turku.agent.state import session_record
+from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.messages import (
     AgentPingCheckinAnswer,
     AgentPingRequest,
@@ -44,8 +46,13 @@ def check_in(agent: AgentConfig) -> CheckinResult:
     Only sources of this machine's own configuration are due, with the paths of that configuration. A coordinator can
     ask for no other name or path (threats S2).
     """
-    request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
+    now = SYSTEM_CLOCK.now()
+    record = session_record.read(agent.state)
+    failures = session_record.failures_to_tell(record, now=now)
+    request = AgentPingRequest(machine_identity.existing(agent).credentials, failures)
     answer = agent.api.client().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
+    if failures is not UNSET:
+        session_record.note_told(agent.state, record, now=now)
     orders = answer.scheduled_sources
     for name in orders:
         if name in agent.unusable_sources:

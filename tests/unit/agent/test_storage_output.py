@@ -38,10 +38,10 @@ def test_lines_can_be_held_back_until_something_else_was_said(capsys: pytest.Cap
 
 def test_shown_lines_are_remembered_and_held_back_ones_are_not() -> None:
     output = StorageOutput("primary", held_until_released=True)
-    output.show_line("Permission denied (publickey).")
-    assert not output.has_shown("Permission denied (publickey).")
+    output.show_line("Connection closed by 127.0.0.1.")
+    assert not output.has_shown("Connection closed by 127.0.0.1.")
     output.release()
-    assert output.has_shown("Permission denied (publickey).")
+    assert output.has_shown("Connection closed by 127.0.0.1.")
     assert not output.has_shown("Connection refused")
 
 

@@ -107,7 +107,8 @@ class HistorySession:
         except ssh_tunnel.RemotePortTaken:
             raise
         except CommandFailed as error:
-            raise CommandFailed(error.message, details=error.details, hint=error.hint or _OLD_STORAGE_HINT) from error
+            error.hint = error.hint or _OLD_STORAGE_HINT
+            raise
 
     def require_answer(self) -> None:
         """Raise RemotePortTaken or CommandFailed, because the session ended without an answer."""

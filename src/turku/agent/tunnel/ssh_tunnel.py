@@ -13,6 +13,7 @@ from msgspec import UNSET
 from turku.agent.config.model import AgentConfig
 from turku.agent.identity import key_pair
 from turku.agent.state import var_dir
+from turku.agent.tunnel import ssh_messages
 from turku.agent.tunnel.storage_output import StorageOutput
 from turku.agent.tunnel.trusted_storages import Address
 from turku.core import command
@@ -30,8 +31,6 @@ SHELL_HINT = (
 """The hint for text that a storage prints beside its answers."""
 _CONNECT_TIMEOUT_SECONDS = 30
 _ALIVE_INTERVAL_SECONDS = 60
-_HOST_ALIAS = "turku-storage"
-"""The name under which ssh looks up host keys. It is the only one in the file, for every address and port."""
 _AES_GCM = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com")
 _CHACHA20 = ("chacha20-poly1305@openssh.com",)
 _AES_CTR = ("aes256-ctr", "aes192-ctr", "aes128-ctr")
@@ -43,6 +42,14 @@ _LOG = logging.getLogger(__name__)
 
 class RemotePortTaken(CommandFailed):
     """The storage could not listen on the requested port."""
+
+
+class StorageProgramFailed(CommandFailed):
+    """The program of a storage ended with another exit code than 0."""
+
+    def __init__(self, message: str, exit_code_there: int, *, details: str = "", hint: str = "") -> None:
+        super().__init__(message, details=details, hint=hint)
+        self.exit_code_there = exit_code_there
 
 
 def ssh_arguments(
@@ -66,7 +73,7 @@ def ssh_arguments(
         "BatchMode": "yes",
         "UserKnownHostsFile": _quoted(known_hosts),
         "GlobalKnownHostsFile": "/dev/null",
-        "HostKeyAlias": _HOST_ALIAS,
+        "HostKeyAlias": ssh_messages.HOST_ALIAS,
         "StrictHostKeyChecking": "yes",
         "UpdateHostKeys": "no",
         "CheckHostIP": "no",
@@ -129,7 +136,7 @@ def _quoted(path: Path) -> str:
 
 def known_hosts_text(address: Address) -> str:
     """Return the text of known_hosts. It has exactly the trusted keys among those that the coordinator gave."""
-    return "".join(f"{_HOST_ALIAS} {key}\n" for key in address.host_keys)
+    return "".join(f"{ssh_messages.HOST_ALIAS} {key}\n" for key in address.host_keys)
 
 
 def request_bytes(
@@ -225,25 +232,19 @@ def with_free_port(address: Address, directory: Path, attempt: Callable[[Path], 
 
 
 def require_success(address: Address, exit_code: int, last_lines: Sequence[str]) -> None:
-    """Raise RemotePortTaken or CommandFailed when the session did not end well."""
+    """Raise RemotePortTaken or another CommandFailed when the session did not end well."""
     if exit_code == 0:
         return
     details = "\n".join(last_lines)
     if exit_code == EXIT_SSH_ITSELF:
         if any(_PORT_REFUSED in line for line in last_lines):
             raise RemotePortTaken(f"storage {address.name} could not listen on the port that was drawn")
-        raise CommandFailed(
-            # ssh has the same exit code for a connection that never stood and for one that broke.
-            f"storage {address.name}: no SSH session with {address.user}@{address.host} port {address.port}, "
-            "or it broke before its end",
-            details=details,
-            hint="if it began: did the storage go down, or the network? If not: is the storage reachable, does it have "
-            "this machine's key yet (turku-storage-update-config runs there every few minutes), and does it show the "
-            "host keys that the coordinator knows?",
-        )
+        raise ssh_messages.failure(address, last_lines)
     if exit_code == TunnelRefused.exit_code:
         # sshd listens for IPv4 and IPv6 and accepts if one of them works. Only the storage notices a taken port.
         raise RemotePortTaken(
             f"storage {address.name} found the port that was drawn taken by another program", details=details
         )
-    raise CommandFailed(f"storage {address.name}: its program ended with exit code {exit_code}", details=details)
+    raise StorageProgramFailed(
+        f"storage {address.name}: its program ended with exit code {exit_code}", exit_code, details=details
+    )

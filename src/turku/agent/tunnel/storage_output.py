@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from turku.agent.tunnel.ssh_messages import SshMessageFilter
 from turku.core.cli.output import say_error
 from turku.core.log import STANDARD_ERROR, is_journal
 from turku.core.program_output.bounded_log import MessageCounter, kind_of
@@ -45,6 +46,7 @@ class StorageOutput:
         self._lock = threading.Lock()
         self._has_hinted = False
         self._shown: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self._ssh_messages = SshMessageFilter()
         self._calls: dict[str, Callable[[], None]] = {}
         self.has_awaited = threading.Event()
         """Set when a line contained ``awaited``."""
@@ -59,6 +61,8 @@ class StorageOutput:
         with self._lock:
             if call := self._calls.pop(text, None):
                 call()
+                return
+            if self._ssh_messages.is_replaced(text):
                 return
             if self._awaited is not None and self._awaited in text:
                 self.has_awaited.set()
