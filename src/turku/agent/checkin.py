@@ -50,7 +50,7 @@ def check_in(agent: AgentConfig) -> CheckinResult:
     record = session_record.read(agent.state)
     failures = session_record.failures_to_tell(record, now=now)
     request = AgentPingRequest(machine_identity.existing(agent).credentials, failures)
-    answer = agent.api.client().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
+    answer = agent.api.client(agent.state.var_dir).call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
     if failures is not UNSET:
         session_record.note_told(agent.state, record, now=now)
     orders = answer.scheduled_sources
@@ -74,7 +74,8 @@ def check_in(agent: AgentConfig) -> CheckinResult:
 def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:
     """Return this machine's active sources at the coordinator, by name. Raises as ``check_in`` does."""
     request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
-    return agent.api.client().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
+    api = agent.api.client(agent.state.var_dir)
+    return api.call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
 
 
 def by_storage(orders: Mapping[str, SourceOrder]) -> list[tuple[StorageAddress, list[str]]]:

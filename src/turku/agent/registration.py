@@ -22,6 +22,7 @@ from turku.core.units import count_of
 from turku.errors import ApiForbidden, InvalidValue, TurkuError
 from turku.policy import source_options
 from turku.protocol.api_config import ApiConfig
+from turku.protocol.client import ApiClient
 from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
 
 RECORD_FILE = "declared_sources.json"
@@ -40,25 +41,10 @@ def update_config(agent: AgentConfig) -> None:
     were; ApiRefused, ApiUnreachable, and the errors of the ``identity`` package.
     """
     machine = machine_identity.ensure(agent)
-    message = UpdateConfigRequest(
-        auth=agent.api.registration,
-        machine=MachineConfiguration(
-            uuid=machine.uuid,
-            secret=machine.secret.reveal(),
-            environment_name=agent.identity.environment_name,
-            service_name=agent.identity.service_name,
-            unit_name=agent.identity.unit_name,
-            ssh_public_key=key_pair.ensure_public_key(agent),
-            published=agent.identity.published,
-            sources={source.name: dict(source.options) for source in agent.sources.values()},
-            unusable_sources=_sent_reasons(agent.unusable_sources),
-        ),
-        takes_part=True,
-    )
-    try:
-        answer = agent.api.client().call("update_config", message, UpdateConfigAnswer)
-    except ApiForbidden as error:
-        raise error.with_hint(_hint(agent.api)) from error
+    answer, learned_keys = _send(agent, machine)
+    if learned_keys:
+        # Sent again, because the coordinator changes its key when its machines have said that they accept the next one.
+        answer, _ = _send(agent, machine)
     for problem in source_problems(agent, known=answer.refused):
         # A coordinator of the existing system accepts anything.
         _LOG.error("%s", problem)
@@ -73,6 +59,48 @@ def update_config(agent: AgentConfig) -> None:
         _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")
     if refused:
         raise _refusal(agent, refused)
+
+
+def _learn_keys(agent: AgentConfig, answer: UpdateConfigAnswer, api: ApiClient, known: Sequence[str]) -> bool:
+    if not answer.announced_keys:
+        return False
+    from turku.protocol import pinned_keys
+
+    path = var_dir.directory(agent.state) / pinned_keys.FILE
+    return pinned_keys.learn(
+        agent.api.api_key_fingerprints,
+        known,
+        answer.announced_keys,
+        seen_key=api.seen_key,
+        write=lambda text: var_dir.write_text(agent.state, path, text),
+    )
+
+
+def _send(agent: AgentConfig, machine: machine_identity.Identity) -> tuple[UpdateConfigAnswer, bool]:
+    """Send the configuration. Return the answer, and True if it announced keys that were not known."""
+    accepted_keys = agent.api.accepted_keys(agent.state.var_dir)
+    message = UpdateConfigRequest(
+        auth=agent.api.registration,
+        machine=MachineConfiguration(
+            uuid=machine.uuid,
+            secret=machine.secret.reveal(),
+            environment_name=agent.identity.environment_name,
+            service_name=agent.identity.service_name,
+            unit_name=agent.identity.unit_name,
+            ssh_public_key=key_pair.ensure_public_key(agent),
+            published=agent.identity.published,
+            sources={source.name: dict(source.options) for source in agent.sources.values()},
+            unusable_sources=_sent_reasons(agent.unusable_sources),
+            accepted_keys=list(accepted_keys),
+        ),
+        takes_part=True,
+    )
+    api = agent.api.client(agent.state.var_dir)
+    try:
+        answer = api.call("update_config", message, UpdateConfigAnswer)
+    except ApiForbidden as error:
+        raise error.with_hint(_hint(agent.api)) from error
+    return answer, _learn_keys(agent, answer, api, accepted_keys)
 
 
 def _sent_reasons(reasons: Mapping[str, str]) -> dict[str, str]:

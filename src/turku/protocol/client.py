@@ -7,9 +7,11 @@ due, and every machine of a fleet would pay for it every five minutes.
 import http.client
 import ipaddress
 import os
+import socket
 import ssl
 import time
 from base64 import b64encode
+from collections.abc import Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -26,9 +28,10 @@ from turku.errors import (
     ApiThrottled,
     ApiUnreachable,
     ConfigurationError,
+    InvalidValue,
     MalformedMessage,
 )
-from turku.protocol import codec
+from turku.protocol import certificate, codec
 
 T = TypeVar("T")
 
@@ -87,19 +90,27 @@ def _is_loopback(host: str) -> bool:
 class ApiClient:
     """A client of one coordinator. Each call has its own connection, because calls can lie hours apart."""
 
-    def __init__(self, url: str, *, allow_plain_http: bool = False) -> None:
+    def __init__(self, url: str, *, allow_plain_http: bool = False, accepted_keys: Sequence[str] = ()) -> None:
+        """Make a client. ``accepted_keys`` are fingerprints of keys, one of which the server must show.
+
+        Without them, the server's certificate is verified by the authorities of the system.
+        """
         self._url = checked_url(url, allow_plain_http=allow_plain_http)
+        self._accepted_keys = tuple(accepted_keys)
         self._parts = urlsplit(self._url)
         self._tls: ssl.SSLContext | None = None
         self.their_time: datetime | None = None
         """Time of the last answer by the clock of the coordinator, or of the proxy that answered for it."""
+        self.seen_key = ""
+        """Fingerprint of the key of the last answer, if it was one of the accepted keys."""
 
     def beyond_contract(self) -> "ApiClient":
         """Return a client of the coordinator's calls beyond the contract, at ``/v2`` beside ``/v1``.
 
         A coordinator of the existing system answers them with 404 (ApiNotFound).
         """
-        return ApiClient(f"{self._url.removesuffix('/v1')}/v2", allow_plain_http=True)
+        url = f"{self._url.removesuffix('/v1')}/v2"
+        return ApiClient(url, allow_plain_http=True, accepted_keys=self._accepted_keys)
 
     def call(self, name: str, message: Any, answer: type[T]) -> T:
         """Send ``message`` to the coordinator and return its answer, decoded as ``answer``.
@@ -137,12 +148,35 @@ class ApiClient:
         try:
             connection.connect()
             connection.sock.settimeout(_READ_TIMEOUT_SECONDS)
+            if self._accepted_keys:
+                # Before the first byte of the message.
+                self._require_accepted_key(connection.sock)
             connection.request("POST", target, body=body, headers=headers)
             response = connection.getresponse()
             self.their_time = _date(response.getheader("Date"))
             return response.status, response.reason, _bounded_body(response)
         finally:
             connection.close()
+
+    def _require_accepted_key(self, connection: socket.socket) -> None:
+        """Raise ApiUnreachable unless the peer showed one of the accepted keys. TLS has proved that the key is its own.
+
+        Raises ApiUnreachable for a connection without TLS, too.
+        """
+        self.seen_key = ""
+        der = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
+        try:
+            seen = certificate.parse(der or b"").key_fingerprint
+        except InvalidValue as error:
+            seen = f"none ({error.message})"
+        if seen not in self._accepted_keys:
+            pinned = " or ".join(self._accepted_keys)
+            raise ApiUnreachable(
+                f"{self._url}: the key of its certificate is {seen}, and only {pinned} is accepted",
+                hint="does `turku-api tls show` on the coordinator show the key that was seen? Then put it into "
+                "api_key_fingerprints. Otherwise somebody answers in its place (docs/howto/reverse-proxy.md)",
+            )
+        self.seen_key = seen
 
     def _connection(self, path: str) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
         """Return an unopened connection, the request target, and the headers."""
@@ -173,6 +207,9 @@ class ApiClient:
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
+            if self._accepted_keys:
+                self._tls = _context_without_authorities()
+                return self._tls
             # The system's authorities (or SSL_CERT_FILE). Existing installations set REQUESTS_CA_BUNDLE.
             bundle = os.environ.get("REQUESTS_CA_BUNDLE") or None
             is_directory = bundle is not None and Path(bundle).is_dir()
@@ -185,7 +222,19 @@ class ApiClient:
                     f"no certificate authorities can be read from {bundle or 'the system'}: {error}",
                     hint="REQUESTS_CA_BUNDLE and SSL_CERT_FILE name files of certificates",
                 ) from error
+            # Python 3.13 refuses authorities whose certificates lack extensions that RFC 5280 demands, as those made by
+            # plain `openssl req -x509` do. They are safe, and curl and every browser take them.
+            self._tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return self._tls
+
+
+def _context_without_authorities() -> ssl.SSLContext:
+    """Return a context for a server that is recognized by its key. Nothing else in its certificate counts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _date(header: str | None) -> datetime | None:

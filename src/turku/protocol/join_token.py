@@ -16,15 +16,12 @@ from msgspec import Meta
 
 from turku.core.secret import Secret
 from turku.errors import ConfigurationError, UsageError
+from turku.protocol.certificate import FINGERPRINTS_LIMIT, Fingerprint
 from turku.protocol.client import checked_url
 
 LIMIT_CHARACTERS: Final = 2048
-FINGERPRINTS_LIMIT: Final = 4
 _CHECKSUM_BYTES: Final = 4
 _HINT: Final = "make a new one on the coordinator: turku-api join-token create"
-
-Fingerprint = Annotated[str, Meta(pattern=r"\ASHA256:[A-Za-z0-9+/]{43}\Z")]
-"""The SHA-256 of a public key (DER, SubjectPublicKeyInfo) in Base64 without padding, as OpenSSH writes fingerprints."""
 
 
 class JoinKind(StrEnum):

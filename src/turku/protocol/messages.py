@@ -11,7 +11,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
+from turku.protocol.certificate import FINGERPRINTS_LIMIT, Fingerprint
+
 Text = Annotated[str, Meta(max_length=4096)]
+Fingerprints = Annotated[list[Fingerprint], Meta(max_length=FINGERPRINTS_LIMIT)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Mebibytes = Annotated[float, Meta(ge=0, le=1e15)]
 """No disk is larger, and sums of many stay exact enough."""
@@ -44,7 +47,10 @@ class Empty(msgspec.Struct, frozen=True):
 
 
 class MachineConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The identity and sources of a machine. ``sources`` maps names to options, verbatim."""
+    """The identity and sources of a machine. ``sources`` maps names to options, verbatim.
+
+    ``accepted_keys`` is ours: the keys by which the machine recognizes the coordinator, if it does not by authorities.
+    """
 
     uuid: Text
     secret: Text
@@ -57,6 +63,7 @@ class MachineConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     sources: dict[str, dict[str, Any]] | UnsetType = UNSET
     unusable_sources: dict[str, Text] = {}
     """Ours: further sources that are declared on the machine and that it cannot offer, each with the reason."""
+    accepted_keys: Fingerprints = []
 
 
 class UpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,10 +78,12 @@ class UpdateConfigAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """``withdrawn`` is ours: backed-up sources that the machine no longer declares, unless an operator confirmed it.
 
     ``refused`` is ours as well: sources that are not taken, each with the reason. A former declaration stays in force.
+    ``announced_keys`` is ours: for a machine that sent ``accepted_keys``, those that the coordinator has from now on.
     """
 
     withdrawn: Annotated[list[Text], Meta(max_length=1000)] = []
     refused: Annotated[dict[Text, Text], Meta(max_length=1000)] = {}
+    announced_keys: Fingerprints = []
 
 
 # --- agent: agent_ping_checkin, agent_ping_restore
@@ -201,6 +210,8 @@ class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     """Number of sessions at once."""
     faults: Annotated[list[Text], Meta(max_length=STORAGE_FAULTS_LIMIT)] = []
     """Sentences such as on a volume that is not mounted."""
+    accepted_keys: Fingerprints = []
+    """The keys by which the storage recognizes the coordinator, if it does not by authorities."""
 
 
 class StorageUpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -218,10 +229,11 @@ class AssignedMachine(msgspec.Struct, frozen=True):
     comment: str | None = None
 
 
-class StorageUpdateConfigAnswer(msgspec.Struct, frozen=True):
-    """``machines`` is required. Machines that are not in it lose their keys."""
+class StorageUpdateConfigAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``machines`` is required. Machines that are not in it lose their keys. ``announced_keys`` is as for machines."""
 
     machines: dict[str, AssignedMachine]
+    announced_keys: Fingerprints = []
 
 
 # --- storage: storage_ping_checkin, storage_ping_source_update

@@ -24,7 +24,14 @@ def test_an_address_that_sends_secrets_in_the_clear_is_a_contradiction() -> None
     assert "would send secrets in the clear" in message
     allowed = ApiConfig(api_url=plain.api_url, allow_plain_http=True)
     assert list(allowed.contradictions()) == []
-    assert allowed.client() is not None
+    assert allowed.client(Path()) is not None
+
+
+def test_a_key_is_pinned_for_https_only() -> None:
+    keys = ("SHA256:" + "A" * 43,)
+    assert list(ApiConfig(api_url=URL, api_key_fingerprints=keys).contradictions()) == []
+    ((key, _message),) = ApiConfig(api_url="http://localhost/v1", api_key_fingerprints=keys).contradictions()
+    assert key == "api_key_fingerprints"
 
 
 def test_half_of_a_registration_names_the_missing_half() -> None:

@@ -144,11 +144,11 @@ def _finish(agent: AgentConfig, machine_uuid: str | None, new: _NewIdentity) -> 
         request = MachineRotateRequest(
             machine=machine.credentials, new_secret=new.machine_secret, new_ssh_public_key=line
         )
-        agent.api.client().call("machine_rotate", request, Empty)
+        agent.api.client(agent.state.var_dir).call("machine_rotate", request, Empty)
         machine_uuid = machine.uuid
     else:
         question = MachineReenrolRequest(code=new.code, secret=new.machine_secret, ssh_public_key=line)
-        answer = agent.api.client().call("machine_reenrol", question, MachineReenrolAnswer)
+        answer = agent.api.client(agent.state.var_dir).call("machine_reenrol", question, MachineReenrolAnswer)
         machine_uuid = names.machine_uuid(answer.machine.uuid)
     _install(agent.state, machine_uuid, secret, private.read_bytes(), line)
     _drop(agent.state)

@@ -66,7 +66,8 @@ class NotAllowedHere(InvalidValue):
 def waiting_orders(agent: AgentConfig) -> msgspec.Raw:
     """Return the restore requests for this machine, without a checkin. Raises as ``checkin.check_in`` does."""
     request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
-    return agent.api.client().beyond_contract().call(WAITING_CALL, request, AgentRestoresAnswer).restores
+    api = agent.api.client(agent.state.var_dir).beyond_contract()
+    return api.call(WAITING_CALL, request, AgentRestoresAnswer).restores
 
 
 def decode_orders(answer: msgspec.Raw) -> list[RestoreOrder]:
@@ -134,7 +135,7 @@ class _RemoteRestore:
         self._agent = agent
         self._order = order
         self._claim = secrets.token_hex(16)
-        self._api = agent.api.client().beyond_contract()
+        self._api = agent.api.client(agent.state.var_dir).beyond_contract()
         self._stop = stop
         self._over = threading.Event()
         self._is_cancelled = False

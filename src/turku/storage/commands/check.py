@@ -12,7 +12,6 @@ from turku.core.configuration import display
 from turku.core.units import size
 from turku.errors import TurkuError
 from turku.policy.timing import clock_agreement
-from turku.protocol.api_config import ApiConfig
 from turku.protocol.messages import HealthAnswer
 from turku.storage.commands import protection, sshd_protection
 from turku.storage.commands.protection import Verdict
@@ -48,7 +47,7 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
     say(f"  state: {state.var_dir}; locks: {state.lock_dir}; log: {state.log_file}")
     say(f"  snapshots: {configuration.receiving.snapshot_mode}; time zone: {state.timezone.key}")
     say(f"  kept in any case: {retention.retention_floor or 'nothing'}; trash: {retention.trash_days:g} days")
-    _compare_clocks(configuration.api, clock, problems, say)
+    _compare_clocks(configuration, clock, problems, say)
     say(f"  rsync: {' '.join(configuration.receiving.rsync_command)}")
     with suppress(SandboxProbeFailed):
         # Where it cannot be tried, the facts about protection say so.
@@ -90,8 +89,10 @@ def _report_volumes(configuration: StorageConfig, problems: list[str], say: Call
         )
 
 
-def _compare_clocks(configuration: ApiConfig, clock: Clock, problems: list[str], say: Callable[[str], None]) -> None:
-    api = configuration.client()
+def _compare_clocks(
+    configuration: StorageConfig, clock: Clock, problems: list[str], say: Callable[[str], None]
+) -> None:
+    api = configuration.api.client(configuration.state.var_dir)
     reason = "its answer has no time"
     try:
         api.call("health", {}, HealthAnswer)

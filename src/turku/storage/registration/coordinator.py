@@ -1,9 +1,10 @@
 """Calls of this storage to the coordinator, also while its secret changes: a session may outlast a secret."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from turku.core import durable
 from turku.core.clock import Clock
 from turku.core.secret import Secret
 from turku.errors import ApiForbidden
@@ -28,7 +29,7 @@ class Coordinator:
 
     def __init__(self, configuration: StorageConfig) -> None:
         self._configuration = configuration
-        self._api = configuration.api.client()
+        self._api = configuration.api.client(configuration.state.var_dir)
         self._secret = configuration.identity.secret
 
     def beyond_contract(self) -> "Coordinator":
@@ -57,6 +58,21 @@ class Coordinator:
                     self._secret = secret
                     return found
             raise
+
+    def learn_keys(self, announced: Sequence[str]) -> bool:
+        """Keep the keys that the last answer announced, and return True if they are others than before."""
+        if not announced:
+            return False
+        from turku.protocol import pinned_keys
+
+        var_dir = self._configuration.state.var_dir
+        return pinned_keys.learn(
+            self._configuration.api.api_key_fingerprints,
+            self._configuration.api.accepted_keys(var_dir),
+            announced,
+            seen_key=self._api.seen_key,
+            write=lambda text: durable.write_text(var_dir / pinned_keys.FILE, text),
+        )
 
     def clock_warning(self, clock: Clock) -> str:
         """Return a sentence if the clocks differed at the last answer, or an empty text."""

@@ -135,7 +135,7 @@ def _finish(configuration: StorageConfig, new: _NewSecret) -> None:
     request = StorageRotateRequest(
         storage=StorageCredentials(name=configuration.identity.name, secret=content["secret"]), new_secret=new.secret
     )
-    configuration.api.client().call("storage_rotate", request, Empty)
+    configuration.api.client(configuration.state.var_dir).call("storage_rotate", request, Empty)
     write_identity(path, {**content, "secret": new.secret})
     _drop(configuration.state)
 

@@ -138,6 +138,7 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
                 comment=configuration.identity.comment,
                 slots=configuration.sessions.slots,
                 faults=[one_line(fault)[:_FAULT_LENGTH] for fault in faults[:STORAGE_FAULTS_LIMIT]],
+                accepted_keys=list(configuration.api.accepted_keys(configuration.state.var_dir)),
             ),
             auth=configuration.api.registration,
         )
@@ -145,6 +146,10 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
     coordinator = Coordinator(configuration)
     try:
         answer = coordinator.call("storage_update_config", request, StorageUpdateConfigAnswer)
+        if coordinator.learn_keys(answer.announced_keys):
+            # A key is not changed before the coordinator knows that its storages accept the next one.
+            coordinator = Coordinator(configuration)
+            answer = coordinator.call("storage_update_config", request, StorageUpdateConfigAnswer)
     except ApiForbidden as error:
         raise ApiForbidden(
             f"{error.message}: the coordinator does not know storage {configuration.identity.name!r} with its secret",

@@ -13,8 +13,9 @@ from turku.api.fleet.identity import auths, hash_keys
 from turku.api.fleet.models import NAME_LENGTH, Auth, AuthKind
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ConfigurationError, UsageError
+from turku.protocol.certificate import FINGERPRINTS_LIMIT
 from turku.protocol.client import checked_url
-from turku.protocol.join_token import FINGERPRINTS_LIMIT, JoinKind, JoinToken
+from turku.protocol.join_token import JoinKind, JoinToken
 
 DEFAULT_LIFETIME: Final = timedelta(hours=24)
 """Long enough for the machines of one day's work. A token that turns up later in a shell history registers nobody."""
