@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages clean
+.PHONY: help setup demo test test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -32,6 +32,11 @@ test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(TEST_ARGUMENTS)
+
+HOST_TESTS ?= tests/hosts
+test-hosts: packages ## run the tests on hosts with systemd (Debian 12 and 13), as root
+	@packaging/host-roots.sh .cache/hosts
+	$(BIN)/python -m pytest --hosts -n 2 --dist loadgroup --timeout 900 $(HOST_TESTS) $(TEST_ARGUMENTS)
 
 test-old-rsync: ## run the tests that move data with the old rsync 3.2.7
 	@packaging/require-debian-packages.sh test

@@ -5,7 +5,7 @@
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ _STEP = re.compile(rf"^({'|'.join(HOSTS)})# (.+)$")
 _TOKEN = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]{40,}")
 _SHORTENED = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]*\.\.\.")
 _TOKEN_SHOWN_CHARACTERS = 24
+_VARYING = re.compile(r"SHA256:\S+|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\d.,:]+( ?[KMGT]i?B)?|\S*-\S*\.\.\.")
 _ANSWERS = {r"\[Y/n\]:? ?": "y", r"\[y/N\]:? ?": "y"}
 _LONGEST_SECONDS = 400.0
 
@@ -103,3 +104,13 @@ def _readable(shown: str) -> list[str]:
 def read(directory: Path) -> Followed:
     """Return the record that ``follow`` left in the directory."""
     return Followed(directory, msgspec.json.decode((directory / RECORD).read_bytes(), type=tuple[Step, ...]))
+
+
+def shows(step: Step, run: Step) -> bool:
+    """Return True if the page shows what a run printed, but for numbers, ids, times and repeated lines."""
+    return _essence(step.output) == _essence(run.output)
+
+
+def _essence(lines: Iterable[str]) -> list[str]:
+    """Return the different lines without what differs from run to run."""
+    return list(dict.fromkeys(_VARYING.sub("#", line).strip() for line in lines))
