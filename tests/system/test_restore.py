@@ -1,5 +1,6 @@
 """Step 6 of a backup's life: the machine opens itself for a restore, and the storage's operator sends files."""
 
+import json
 import re
 import socket
 import time
@@ -13,7 +14,9 @@ from tests.system.conftest import MakeMachine
 
 from turku.core import command
 from turku.demo import programs
-from turku.errors import CommandFailed
+from turku.errors import ApiUnreachable, CommandFailed, StorageNotTrusted
+
+OTHER_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE3bFZ6mA0oSg3eV1kLxJXqKZb1c0wqk2P8oZ4n5c3dF"
 
 
 def test_step_6_restore_mode_says_what_the_operator_needs_and_takes_the_files(
@@ -79,6 +82,36 @@ def test_step_6_the_way_in_is_closed_when_the_machine_ends_the_mode(
             break
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_step_6_a_storage_sends_files_while_the_coordinator_is_away(fleet: Fleet, files: Path) -> None:
+    machine = fleet.machine("without-coordinator", {"files": {"path": str(files)}})
+    machine.ping()
+    [snapshot] = fleet.snapshots(machine, "files")
+    fleet.coordinator.stop()
+    try:
+        with restore_mode(machine) as mode:
+            sent = mode.send(snapshot)
+        assert any(line.startswith("The coordinator is of no help: ") for line in mode.lines)
+        assert "These are the storages that it named last." in "\n".join(mode.lines)
+        assert sent.exit_code == 0
+        assert differences(files, machine.restore_path) == []
+        # Whoever changed the record gets nothing: the host key is not that of the storage that the machine trusts.
+        record = machine.var_dir / "last_storages.json"
+        content = json.loads(record.read_text())
+        content["files"]["ssh_ping_host_keys"] = [OTHER_HOST_KEY]
+        record.write_text(json.dumps(content))
+        refused = programs.run(
+            *("turku-agent-ping", "--config-dir", machine.config_dir, "--restore"), expected_codes=range(1, 256)
+        )
+        assert refused.exit_code == StorageNotTrusted.exit_code
+        record.unlink()
+        unknown = programs.run(
+            *("turku-agent-ping", "--config-dir", machine.config_dir, "--restore"), expected_codes=range(1, 256)
+        )
+        assert unknown.exit_code == ApiUnreachable.exit_code
+    finally:
+        fleet.coordinator.start()
 
 
 def test_step_6_the_storage_may_be_named(fleet: Fleet, make_machine: MakeMachine, files: Path) -> None:

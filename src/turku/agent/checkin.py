@@ -80,12 +80,17 @@ def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:
 
 def by_storage(orders: Mapping[str, SourceOrder]) -> list[tuple[StorageAddress, list[str]]]:
     """Return each storage that the orders name, with the names of its sources, in their order."""
+    return by_address({name: order.storage for name, order in orders.items()})
+
+
+def by_address(named: Mapping[str, StorageAddress]) -> list[tuple[StorageAddress, list[str]]]:
+    """Return each of the addresses once, with the names of its sources, in their order."""
     storages: list[tuple[StorageAddress, list[str]]] = []
-    for name, order in orders.items():
+    for name, wanted in named.items():
         for address, sources in storages:
-            if address == order.storage:
+            if address == wanted:
                 sources.append(name)
                 break
         else:
-            storages.append((order.storage, [name]))
+            storages.append((wanted, [name]))
     return storages

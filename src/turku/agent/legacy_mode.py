@@ -20,13 +20,13 @@ from turku.agent.identity.machine_identity import Identity
 from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.agent.rsyncd import nodev_mount
 from turku.agent.rsyncd.config_text import Module
-from turku.agent.state import var_dir
+from turku.agent.state import last_storages, var_dir
 from turku.agent.tunnel import trusted_storages
 from turku.agent.tunnel.storage_output import StorageOutput
 from turku.agent.tunnel.trusted_storages import Address, checked_address
 from turku.core import command, durable, lock
 from turku.core.log import one_line
-from turku.errors import DurableWriteFailed, InvalidValue, StorageNotTrusted, UsageError
+from turku.errors import ApiForbidden, ApiUnreachable, DurableWriteFailed, InvalidValue, StorageNotTrusted, UsageError
 from turku.protocol.messages import StorageAddress
 
 LOCK_NAME = "turku-agent-restore"
@@ -50,7 +50,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
     # A lock of its own, so that a restore does not wait for a long backup.
     with lock.exclusive(var_dir.lock_directory(agent.state), LOCK_NAME):
         _say("Entering restore mode.", "")
-        storages = checkin.by_storage(checkin.active_sources(agent))
+        storages = _storages(agent)
         if storages:
             _say("This machine's sources are on the following storage units:")
             for storage, sources in storages:
@@ -75,6 +75,28 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
                 watch=partial(_watch, output, lambda port: _say(*instructions(agent, machine, address, module, port))),
             )
         _LOG.info("restore mode is over")
+
+
+def _storages(agent: AgentConfig) -> Restorable:
+    """Return the storages of the machine's sources, as the coordinator knows them, or else as it named them last.
+
+    Raises ApiError where none are known.
+    """
+    try:
+        orders = checkin.active_sources(agent)
+    except (ApiUnreachable, ApiForbidden) as error:
+        last = {name: each for name, each in last_storages.known(agent.state).items() if name in agent.sources}
+        if not last:
+            raise
+        _say(
+            f"The coordinator is of no help: {one_line(error.message)}",
+            "These are the storages that it named last. Each must still have a host key that this machine trusts.",
+            "",
+        )
+        return checkin.by_address(last)
+    named = {name: order.storage for name, order in orders.items()}
+    last_storages.remember(agent.state, named, is_whole=True)
+    return checkin.by_address(named)
 
 
 def _trusted(agent: AgentConfig, storages: Restorable, chosen: Address) -> Address:

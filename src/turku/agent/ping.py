@@ -37,7 +37,11 @@ def ping(agent: AgentConfig) -> None:
                     return
                 # Imported here, because a run with nothing due does not need it.
                 from turku.agent import backup_session
+                from turku.agent.state import last_storages
 
+                last_storages.remember(
+                    agent.state, {source.name: due.address for due in waiting.storages for source in due.sources}
+                )
                 backup_session.back_up(agent, waiting.storages)
         except LockHeld:
             if agent.restore.remote_restore:
