@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.support import host_snippets
 from tests.support.backed_up_machine import storage_configuration
-from tests.support.markdown import REPOSITORY
 from tests.support.sshd import Sshd, free_port
 from tests.support.storage_host import PROGRAMS
 
@@ -30,7 +30,6 @@ from turku.storage.commands.protection import Verdict
 from turku.storage.registration import authorized_keys
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
-SNIPPET = REPOSITORY / "src" / "turku" / "storage" / "host_files" / "sshd" / "turku-storage.conf"
 # Everything that a line or the snippet has to forbid. No X11 program need be there: sshd only looks for one to run.
 GENEROUS = (
     *("X11Forwarding yes", "XAuthLocation /bin/true", "PermitTunnel yes", "AllowAgentForwarding yes", "PermitTTY yes"),
@@ -72,7 +71,7 @@ def target(directory: Path, guard: str, *generous: str, forced: str = COMMAND) -
     directory.mkdir(exist_ok=True)
     snippet = directory / "turku-storage.conf"
     snippet.write_text(
-        SNIPPET.read_text().replace("Match User turku-storage", f"Match User {getpass.getuser()}") + "Match all\n"
+        host_snippets.sshd().replace("Match User turku-storage", f"Match User {getpass.getuser()}") + "Match all\n"
     )
     configuration = storage_configuration(
         directory / "etc", authorized_keys_command=forced, authorized_keys_file=str(directory / "authorized_keys")

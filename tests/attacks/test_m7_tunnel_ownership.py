@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import host_snippets
 from tests.support.hostile_api import HostileApi
-from tests.support.markdown import REPOSITORY
 from tests.support.ordered_storage import OrderedStorage, ordered_storage
 from tests.support.sshd import free_port
 from tests.support.storage_host import PROGRAMS, AgentSide, StorageHost
@@ -23,7 +23,6 @@ from tests.support.storage_host import PROGRAMS, AgentSide, StorageHost
 from turku.protocol.session_framing import SESSION_REQUEST_TIMEOUT_SECONDS
 
 VICTIM = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
-SNIPPET = REPOSITORY / "src" / "turku" / "storage" / "host_files" / "sshd" / "turku-storage.conf"
 MEMORY_LIMIT_BYTES = 100 * 1024 * 1024
 # Runs the real forced command and then notes the most memory that it used.
 MEASURED = """\
@@ -130,7 +129,7 @@ def test_m7_a_port_that_sshd_could_take_by_half_only_is_refused(storage: Ordered
 
 
 def test_m7_with_the_snippets_address_family_sshd_itself_refuses_it(tmp_path: Path) -> None:
-    [line] = [line.lstrip("#") for line in SNIPPET.read_text().splitlines() if line.startswith("#AddressFamily")]
+    [line] = [line.lstrip("#") for line in host_snippets.sshd().splitlines() if line.startswith("#AddressFamily")]
     with (
         HostileApi() as api,
         StorageHost(tmp_path / "storage", api_url=api.url, sshd_lines=[line]) as storage,

@@ -12,6 +12,7 @@ PROGRAM = Program(
     "Keep the backups of machines.",
     "turku.storage.commands",
     {
+        "host_setup": ("setup", "teardown"),
         "check": ("check", "config"),
         "registration": ("update-config", "rotate-secret"),
         "browse": ("snapshots", "ls", "versions", "find", "diff"),
@@ -25,7 +26,7 @@ PROGRAM = Program(
         "ping": ("ping",),
     },
     (
-        ("Check the storage:", "{prog} check"),
+        ("Set this host up as a storage:", "{prog} setup JOIN --volume /srv/turku"),
         ("Show the snapshots of one machine:", "{prog} snapshots --machine web/0"),
         ("Read an hour's worth of stored files again:", "{prog} verify --budget 3600"),
     ),

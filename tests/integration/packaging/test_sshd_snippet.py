@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.support.markdown import REPOSITORY
+from tests.support import host_snippets
 from tests.support.sshd import Sshd, free_port
 
 from turku.core import command
 
-SNIPPET = REPOSITORY / "src" / "turku" / "storage" / "host_files" / "sshd" / "turku-storage.conf"
 WANTED = {
     "allowtcpforwarding": "remote",
     "permitlisten": "localhost:*",
@@ -64,7 +63,7 @@ class Storage:
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
     directory = tmp_path_factory.mktemp("sshd")
     snippet = directory / "turku-storage.conf"
-    snippet.write_text(SNIPPET.read_text().replace("Match User turku-storage", f"Match User {getpass.getuser()}"))
+    snippet.write_text(host_snippets.sshd().replace("Match User turku-storage", f"Match User {getpass.getuser()}"))
     authorized_keys = directory / "authorized_keys"
     with Sshd(directory / "sshd", authorized_keys=authorized_keys, extra_lines=[f"Include {snippet}"]) as sshd:
         key = sshd.new_key("machine")
@@ -77,7 +76,9 @@ def as_delivered(tmp_path: Path) -> Path:
     """An sshd_config that includes the snippet as it is."""
     command.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "host_key"], timeout_seconds=20)
     configuration = tmp_path / "sshd_config"
-    configuration.write_text(f"Include {SNIPPET}\nHostKey {tmp_path}/host_key\nX11Forwarding yes\n")
+    snippet = tmp_path / "turku-storage.conf"
+    snippet.write_text(host_snippets.sshd())
+    configuration.write_text(f"Include {snippet}\nHostKey {tmp_path}/host_key\nX11Forwarding yes\n")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     return configuration

@@ -10,10 +10,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tests.support import host_snippets
 from tests.support.markdown import REPOSITORY
 
 from turku.core import command
-from turku.errors import ApiUnreachable, BackupFailed, ConfigurationError, LockHeld, TurkuError
+from turku.core.setup.host import Host
+from turku.errors import ApiUnreachable, BackupFailed, CommandFailed, ConfigurationError, LockHeld, TurkuError
+from turku.storage.setup import snippets
 
 PROGRAM_DIRECTORIES = REPOSITORY / "src" / "turku"
 UNITS = sorted(PROGRAM_DIRECTORIES.glob("*/host_files/systemd/*"))
@@ -195,8 +198,11 @@ def test_the_crontabs_run_as_often_as_the_timers() -> None:
 
 
 @pytest.mark.skipif(shutil.which("visudo", path="/usr/sbin:/usr/bin") is None, reason="sudo is not installed")
-def test_sudo_takes_the_snippet() -> None:
-    command.run(["/usr/sbin/visudo", "-cf", STORAGE / "sudoers" / "turku-storage"], timeout_seconds=20)
+def test_sudo_takes_the_snippet_and_a_broken_one_is_not_installed() -> None:
+    content = host_snippets.sudoers().encode()
+    snippets.try_sudoers(Host(), content)
+    with pytest.raises(CommandFailed):
+        snippets.try_sudoers(Host(), content + b"nonsense =\n")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +217,7 @@ def test_sudo_takes_the_snippet() -> None:
     ],
 )
 def test_sudo_lets_a_uuid_through_and_nothing_else(arguments: str, is_lawful: bool) -> None:
-    (pattern,) = re.findall(r"turku-storage-ping (\^.*\$)", (STORAGE / "sudoers" / "turku-storage").read_text())
+    (pattern,) = re.findall(r"turku-storage-ping (\^.*\$)", host_snippets.sudoers())
     assert bool(re.search(pattern, arguments)) == is_lawful
 
 

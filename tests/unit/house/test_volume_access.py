@@ -17,6 +17,7 @@ _PROC = "the kernel's own files of processes"
 _SYSTEM = "directories and programs of the system, which bubblewrap shows"
 _SCRATCH = "the drill's own new directory, in drill_directory"
 _LINKS = "the links in var_dir to machines' directories; nothing behind them is looked at"
+_CHOSEN = "a volume's own directory and those above it, before anything of a machine is there"
 ALLOWED: dict[tuple[str, str], str] = {
     ("registration/acting_user.py", "only_root_can_change"): "the directories of programs that root runs",
     ("registration/admitted_keys.py", "write"): _VAR,
@@ -57,7 +58,6 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("disk/dirty_flag.py", "writing"): "the kernel's boot_id",
     ("commands/adopt.py", "adopt"): "another program's trees, resolved once as the operator wrote them",
     ("commands/protection.py", "_has_user_attributes"): "a volume's own directory",
-    ("commands/protection.py", "mount_options"): "a volume's own directory",
     ("commands/protection.py", "_private_files"): "the configuration",
     ("commands/protection.py", "_names_a_secret"): "the configuration",
     ("commands/sshd_protection.py", "facts"): "a program of the system",
@@ -86,7 +86,16 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("disk/volume_marks.py", "_remembered"): _VAR,
     ("disk/volume_marks.py", "_remember"): _VAR,
     ("disk/volume_marks.py", "_linked_machines"): _LINKS,
-    ("disk/volume_marks.py", "_is_to_be_mounted"): "the system's table of file systems, and a volume's own directory",
+    ("disk/volume_marks.py", "unmounted_point"): "the system's table of file systems",
+    ("commands/host_setup.py", "_require_consent"): _VAR,
+    ("setup/config_file.py", "_earlier"): "the configuration",
+    ("setup/snippets.py", "try_sudoers"): "a file in the system's temporary directory, for visudo",
+    ("setup/snippets.py", "_sshd"): "sshd's own directory",
+    ("setup/plan.py", "_volume_step.make"): _CHOSEN,
+    ("setup/plan.py", "_periodic_steps"): "cron's directory",
+    ("setup/volume_choice.py", "is_missing"): _CHOSEN,
+    ("setup/volume_choice.py", "require_usable"): _CHOSEN,
+    ("setup/volume_choice.py", "_existing"): _CHOSEN,
     ("disk/volumes.py", "existing_directory"): _LINKS,
     ("disk/volumes.py", "link_directory"): _LINKS,
 }

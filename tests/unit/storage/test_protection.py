@@ -10,6 +10,7 @@ from turku.core.configuration.declaration import with_values
 from turku.storage.commands import protection, sshd_protection
 from turku.storage.commands.protection import Fact, Verdict
 from turku.storage.config.model import StorageConfig
+from turku.storage.fs import mounts
 
 GOOD_SSHD = """\
 port 22
@@ -105,17 +106,17 @@ def test_sshd_that_lets_no_machine_in_is_a_failure(line: str) -> None:
 
 
 def test_the_options_are_those_of_the_mount_that_holds_the_path(tmp_path: Path) -> None:
-    mounts = tmp_path / "mountinfo"
+    table = tmp_path / "mountinfo"
     point = tmp_path / "a disk"
     point.mkdir()
-    mounts.write_text(MOUNTS.format(point=str(point).replace(" ", "\\040")))
-    assert "noexec" in protection.mount_options(point, mounts=mounts)
-    assert "nosuid" not in protection.mount_options(tmp_path, mounts=mounts)
+    table.write_text(MOUNTS.format(point=str(point).replace(" ", "\\040")))
+    assert "noexec" in mounts.mount_of(point, mounts=table).options
+    assert "nosuid" not in mounts.mount_of(tmp_path, mounts=table).options
 
 
 def test_a_volume_mounted_without_nosuid_and_nodev_is_a_warning(storage: StorageConfig) -> None:
     facts = list(protection._volume(storage, storage.disk.volumes[0]))
-    missing = {"nosuid", "nodev"} - protection.mount_options(storage.disk.volumes[0].path)
+    missing = {"nosuid", "nodev"} - mounts.mount_of(storage.disk.volumes[0].path).options
     assert (facts[0].verdict is Verdict.WARN) == bool(missing)
     assert all(option in facts[0].text for option in missing)
 

@@ -14,6 +14,7 @@ from turku.core.configuration.declaration import with_values
 from turku.errors import ConfigurationError, NoVolume
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import source_lookup, volume_marks, volumes
+from turku.storage.fs import mounts
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 OTHER = "0bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -119,16 +120,17 @@ def test_an_older_installation_whose_volume_is_not_mounted_is_not_adopted(
     assert not (tmp_path / "volume" / ".turku-volume").exists()
 
 
+@pytest.mark.parametrize("below", ["", "/volume"], ids=["a directory above it", "the directory itself"])
 def test_a_directory_that_is_a_mount_point_of_the_system_is_no_volume_before_it_is_mounted(
-    storage: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    below: str, storage: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = tmp_path / "fstab"
-    table.write_text(f"# a comment\nUUID=1 / ext4 defaults 0 1\nUUID=2 {tmp_path}/volume xfs nosuid 0 2\n")
+    table.write_text(f"# a comment\nUUID=1 / ext4 defaults 0 1\nUUID=2 {tmp_path}{below} xfs nosuid 0 2\n")
     monkeypatch.setattr(volume_marks, "_TABLE", table)
     with pytest.raises(NoVolume) as raised:
         volumes.machine_directory(storage, UUID)
     assert "that is not mounted" in raised.value.details
-    monkeypatch.setattr("os.path.ismount", lambda _path: True)
+    monkeypatch.setattr(mounts, "is_mount_point", lambda _path: True)
     assert volumes.machine_directory(storage, UUID)
 
 

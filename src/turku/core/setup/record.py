@@ -27,6 +27,8 @@ class Kind(StrEnum):
     FILE = "file"
     LINK = "link"
     UNIT = "unit"
+    REGISTRATION = "registration"
+    """A registration with a service elsewhere, by its address. Nothing on this host undoes it."""
 
 
 class Reload(StrEnum):

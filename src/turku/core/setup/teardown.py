@@ -11,13 +11,14 @@ from turku.core.setup.record import Kind, Made, Record, Reload
 from turku.errors import CommandFailed
 
 Say = Callable[[str], None]
-_ORDER = (Kind.UNIT, Kind.FILE, Kind.LINK, Kind.DIRECTORY, Kind.USER)
+_ORDER = (Kind.UNIT, Kind.FILE, Kind.LINK, Kind.DIRECTORY, Kind.USER, Kind.REGISTRATION)
 _UNDOING = {
     Kind.UNIT: "stop and disable {}",
     Kind.FILE: "remove {}",
     Kind.LINK: "remove the link {}",
     Kind.DIRECTORY: "remove the directory {}, if it is empty",
     Kind.USER: "remove the user {}",
+    Kind.REGISTRATION: "forget that this host is registered with {}, which goes on knowing it",
 }
 _YES_HINT = "--yes does it without asking, and --dry-run only shows it"
 
@@ -100,7 +101,7 @@ def _undo(host: Host, made: Made) -> str:
             return ""
         except OSError as error:
             return f"the directory stays ({error.strerror})"
-    elif host.account(made.target) is not None:
+    elif made.kind is Kind.USER and host.account(made.target) is not None:
         return _remove_user(host, made.target)
     return ""
 

@@ -3,7 +3,6 @@
 import errno
 import os
 import platform
-import re
 import shlex
 import stat
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from turku.errors import CommandFailed, ConfigurationError, TurkuError
 from turku.storage.config.model import LimitsConfig, ReceivingConfig, SshConfig, StorageConfig, Volume
 from turku.storage.containment import bubblewrap, limits, seccomp
 from turku.storage.containment.bubblewrap import SandboxProbeFailed
+from turku.storage.fs import mounts
 from turku.storage.fs import tree as fs
 from turku.storage.registration import login_shell
 from turku.storage.rsync import version as rsync_version
@@ -136,13 +136,20 @@ def _rsync(configuration: ReceivingConfig) -> Fact:
 def _volume(configuration: StorageConfig, volume: Volume) -> Iterator[Fact]:
     subject = f"volume {volume.name}"
     try:
-        options = mount_options(volume.path)
+        mount = mounts.mount_of(volume.path)
+        is_on_root = mounts.is_on_root_file_system(volume.path)
         free_percent = limits.free_space(volume.path).free_percent
     except (OSError, TurkuError):
         # The report on the volumes says that it is absent.
         return
-    missing = sorted({"nosuid", "nodev"} - options)
-    if missing:
+    missing = sorted({"nosuid", "nodev"} - mount.options)
+    if is_on_root:
+        yield warn(
+            subject,
+            f"{volume.path} is on the file system of the operating system: either its disk is not mounted, or backups "
+            "share the space of the system; mount a file system of its own there, with nosuid,nodev",
+        )
+    elif missing:
         yield warn(
             subject,
             f"{volume.path} is mounted without {','.join(missing)}: a setuid file or device of a machine would work "
@@ -172,19 +179,6 @@ def _has_user_attributes(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.ENODATA
     return True
-
-
-def mount_options(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> set[str]:
-    """Return the options of the mount that holds ``path``. Raises OSError where they cannot be read."""
-    target = path.resolve(strict=True)
-    best, found = -1, set[str]()
-    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        columns = line.split()
-        point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), columns[4]))
-        # Of several mounts at one place, the last one is visible.
-        if target.is_relative_to(point) and len(point.parts) >= best:
-            best, found = len(point.parts), set(columns[5].split(","))
-    return found
 
 
 def _private_files(configuration: StorageConfig) -> Iterator[Fact]:

@@ -21,6 +21,7 @@ from turku.core import durable
 from turku.errors import ConfigurationError, DurableWriteFailed, NoVolume
 from turku.policy import names
 from turku.storage.config.model import DiskConfig, StorageConfig, StorageState, Volume
+from turku.storage.fs import mounts
 from turku.storage.fs import tree as fs
 
 FILE: Final = ".turku-volume"
@@ -224,12 +225,10 @@ def _refusal_of_first_use(configuration: StorageState, volume: Volume) -> str | 
             f"{volume.path} lacks {len(led_to) - len(there)} of the {len(led_to)} machines that "
             f"{configuration.machines_dir} has links to there: it is not mounted, or it was replaced"
         )
-    if (
-        not there
-        and not any(names.is_machine_uuid(name) for name in fs.names(volume.path))
-        and _is_to_be_mounted(volume.path)
-    ):
-        return f"{_TABLE} has a file system for {volume.path} that is not mounted"
+    if not there and not any(names.is_machine_uuid(name) for name in fs.names(volume.path)):
+        point = unmounted_point(volume.path)
+        if point is not None:
+            return f"{_TABLE} has a file system for {point} that is not mounted"
     return None
 
 
@@ -248,15 +247,15 @@ def _linked_machines(configuration: StorageState, volume: Volume) -> Sequence[st
     return found
 
 
-def _is_to_be_mounted(path: Path) -> bool:
-    """Return True if /etc/fstab names the path itself as a mount point, and nothing is mounted there."""
+def unmounted_point(path: Path) -> Path | None:
+    """Return the mount point of /etc/fstab, at the path or above it, at which nothing is mounted. None if none is."""
     try:
         table = durable.read_regular_file(_TABLE, limit_bytes=_TABLE_LIMIT_BYTES)
-        is_mounted = os.path.ismount(path)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EACCES, errno.EINVAL):
             raise
-        return False
+        return None
     lines = map(str.split, table.decode("utf-8", "replace").splitlines())
-    points = {words[1] for words in lines if len(words) > 1 and not words[0].startswith("#")}
-    return str(path) in points and not is_mounted
+    points = {mounts.unescaped(words[1]) for words in lines if len(words) > 1 and not words[0].startswith("#")}
+    declared = (each for each in (path, *path.parents) if str(each) in points)
+    return next((each for each in declared if not mounts.is_mount_point(each)), None)

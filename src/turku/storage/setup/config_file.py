@@ -1,0 +1,114 @@
+"""The configuration file that ``turku-storage setup`` writes. What an administrator's own files say is left to them."""
+
+import json
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from turku.core import durable
+from turku.core.configuration import directory
+from turku.core.setup.host import Host
+from turku.core.setup.step import FileStep
+from turku.errors import UsageError
+from turku.protocol.join_token import JoinToken
+from turku.storage.setup.volume_choice import VolumeChoice
+
+FILE: Final = "setup.json"
+SESSION_COMMAND: Final = "sudo turku-storage-ping"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The answers that the command line gives. None is the default, or what an earlier setup chose."""
+
+    token: JoinToken | None
+    volumes: Sequence[VolumeChoice]
+    name: str | None = None
+    ssh_host: str | None = None
+    ssh_port: int | None = None
+    slots: int | None = None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The content of the file, and of all files together."""
+
+    content: dict[str, Any]
+    merged: dict[str, Any]
+
+    @property
+    def volumes(self) -> tuple[VolumeChoice, ...]:
+        """The volumes, of whichever file."""
+        return tuple(VolumeChoice(name, Path(each["path"])) for name, each in self.merged["volumes"].items())
+
+    def step(self, config_dir: Path) -> FileStep:
+        """Return the step that writes the file."""
+        return FileStep(
+            config_dir / "config.d" / FILE,
+            durable.json_bytes(self.content),
+            mode=0o600,
+            purpose="coordinator, volumes, and the address for machines",
+        )
+
+
+def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, sshd_port: int) -> Configuration:
+    """Return the configuration that the choices make, over that of an earlier setup. Raises UsageError."""
+    place = host.path(config_dir) / "config.d"
+    earlier = _earlier(place / FILE)
+    others = directory.read_directories([place]).content
+    others = {key: value for key, value in others.items() if earlier.get(key) != value}
+    content = {**earlier, **_chosen(choices)}
+    if choices.volumes:
+        # A volume that is added leaves those that there are.
+        content["volumes"] = {**earlier.get("volumes", {}), **content["volumes"]}
+    content.setdefault("name", socket.gethostname())
+    content.setdefault("ssh_ping_host", socket.getfqdn())
+    content.setdefault("ssh_ping_port", sshd_port)
+    content |= {"ssh_ping_user": user, "authorized_keys_command": SESSION_COMMAND}
+    content = {key: value for key, value in content.items() if key not in others}
+    merged = {**content, **others}
+    if "api_url" not in merged:
+        raise UsageError(
+            "a join token is needed, which tells where the coordinator is",
+            hint="on the coordinator: turku-api join-token create storage",
+        )
+    if not merged.get("volumes"):
+        raise UsageError("a volume is needed, the directory that will hold the backups", hint="--volume /srv/turku")
+    if _is_loopback(merged["ssh_ping_host"]):
+        raise UsageError(
+            f"machines would get the address {merged['ssh_ping_host']}, which is their own",
+            hint="--ssh-host storage.example.com names the address at which machines reach this host",
+        )
+    return Configuration(content, merged)
+
+
+def _chosen(choices: Choices) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": choices.name,
+        "ssh_ping_host": choices.ssh_host,
+        "ssh_ping_port": choices.ssh_port,
+        "slots": choices.slots,
+    }
+    if choices.token is not None:
+        found["api_url"] = choices.token.url
+        found["api_key_fingerprints"] = list(choices.token.key_fingerprints) or None
+    if choices.volumes:
+        found["volumes"] = {each.name: {"path": str(each.path)} for each in choices.volumes}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        # Edited by hand. The step of the file names it as such, and loading it names the mistake.
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_loopback(name: str) -> bool:
+    return name in ("localhost", "::1") or name.startswith("127.") or name.endswith((".localdomain", ".localhost"))
