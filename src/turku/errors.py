@@ -92,6 +92,10 @@ class ApiForbidden(ApiRefused):
     status = 403
 
 
+class ApiRemoved(ApiForbidden):
+    """An operator removed this machine or storage at the coordinator (403). It does not register again by itself."""
+
+
 class ApiNotFound(ApiRefused):
     """The coordinator does not have the call, as the existing system's, or not what the call names (404)."""
 

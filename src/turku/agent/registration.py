@@ -19,7 +19,7 @@ from turku.agent.state import var_dir
 from turku.core import durable
 from turku.core.log import one_line
 from turku.core.units import count_of
-from turku.errors import ApiForbidden, InvalidValue, TurkuError
+from turku.errors import ApiForbidden, ApiRemoved, InvalidValue, TurkuError
 from turku.policy import source_options
 from turku.protocol.api_config import ApiConfig
 from turku.protocol.client import ApiClient
@@ -98,6 +98,9 @@ def _send(agent: AgentConfig, machine: machine_identity.Identity) -> tuple[Updat
     api = agent.api.client(agent.state.var_dir)
     try:
         answer = api.call("update_config", message, UpdateConfigAnswer)
+    except ApiRemoved:
+        # No Auth helps.
+        raise
     except ApiForbidden as error:
         raise error.with_hint(_hint(agent.api)) from error
     return answer, _learn_keys(agent, answer, api, accepted_keys)

@@ -29,6 +29,7 @@ PROGRAM = Program(
             "health",
             "clean-logs",
             "machine",
+            "storage",
             "restore",
             "hash-key",
             "backup",

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
+import msgspec
+
 from turku import __version__
 from turku.core.log import one_line
 from turku.errors import (
@@ -25,6 +27,7 @@ from turku.errors import (
     ApiNotFound,
     ApiRefused,
     ApiRejected,
+    ApiRemoved,
     ApiThrottled,
     ApiUnreachable,
     ConfigurationError,
@@ -140,6 +143,8 @@ class ApiClient:
         details = "\n".join(one_line(line) for line in details[:_REASON_LIMIT_CHARACTERS].splitlines())
         if 400 <= status < 500:
             kind, hint = _REFUSALS.get(status, (ApiRefused, ""))
+            if kind is ApiForbidden and (reason_given := _removal(content)):
+                raise ApiRemoved(reason_given)
             raise kind(f"{address}: refused with {status} {reason}", details=details, hint=hint)
         raise ApiUnreachable(f"{address}: answered {status} {reason}", details=details[:300])
 
@@ -235,6 +240,20 @@ def _context_without_authorities() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+class _RefusalOfRemoved(msgspec.Struct, frozen=True):
+    error: str
+    removed: bool
+
+
+def _removal(content: bytes | None) -> str:
+    """Return the coordinator's sentence about a removed machine or storage, or an empty text for another refusal."""
+    try:
+        found = msgspec.json.decode(content or b"", type=_RefusalOfRemoved)
+    except (msgspec.MsgspecError, UnicodeError):
+        return ""
+    return one_line(found.error)[:_REASON_LIMIT_CHARACTERS] if found.removed else ""
 
 
 def _date(header: str | None) -> datetime | None:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from tests.support.api_cast import Cast, post, turku_api
 
 from turku.api.backups.models import Source
@@ -72,12 +73,13 @@ def test_a_machine_that_nobody_backs_up_is_marked(cast: Cast) -> None:
 def test_the_nagios_check_says_all_in_one_line(cast: Cast) -> None:
     assert turku_api("health") == (0, "OK: 1 storage ok; 1 machine ok; 2 sources ok\n")
     cast.bob.failed(cast.alice.uuid, "etc")
-    Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(hours=1))
+    seen = SYSTEM_CLOCK.now() - timedelta(hours=1)
+    Storage.objects.update(date_checked_in=seen)
     assert turku_api("health") == (2, "CRITICAL: 1 silent of 1 storage; 1 failed of 1 machine; 1 failed of 2 sources\n")
     code, text = turku_api("health", "--verbose")
     assert code == 2
     assert text.splitlines()[1:] == [
-        "  storage primary: silent",
+        f"  storage primary: silent: not heard of since {timezone.localtime(seen):%Y-%m-%d %H:%M}",
         "  machine web-0: failed: etc: rsync exit code 12",
         "  source web-0 / etc: failed: rsync exit code 12",
     ]

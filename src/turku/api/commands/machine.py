@@ -1,4 +1,4 @@
-"""`turku-api machine`: re-enrol or mute a machine, and confirm withdrawn sources."""
+"""`turku-api machine`: machines of the fleet, their mutes, re-enrolment, and withdrawn sources."""
 
 import argparse
 from datetime import timedelta
@@ -8,6 +8,7 @@ from django.utils import timezone
 from turku.api.audit import log
 from turku.api.backups import operator_actions
 from turku.api.backups.models import WITHDRAWN, Source
+from turku.api.commands.fleet import machines
 from turku.api.commands.setup import configured
 from turku.api.fleet import mute
 from turku.api.fleet.identity import re_enrolment
@@ -19,7 +20,6 @@ from turku.core.cli.program import Argument, Command, CommandGroup
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.units import count_of
 from turku.errors import InvalidValue, UsageError
-from turku.policy.machine_choice import MACHINE_HELP
 
 
 def _re_enrol(options: argparse.Namespace, say: Say) -> int:
@@ -74,14 +74,12 @@ def _confirm_withdrawal(options: argparse.Namespace, say: Say) -> int:
     return 0
 
 
-_MACHINE = Argument("machine", metavar="MACHINE", help=f"Machine: {MACHINE_HELP}.")
-
-
 COMMANDS = (
     CommandGroup(
         "machine",
-        "Re-enrol or mute a machine, or confirm that sources were withdrawn.",
+        "List, disable, move, remove, re-enrol or mute machines, or confirm that sources were withdrawn.",
         (
+            *machines.COMMANDS,
             Command(
                 "re-enrol",
                 "Print a one-time code for a reinstalled machine.",
@@ -91,7 +89,7 @@ COMMANDS = (
                     ("Print only the code, for a script:", "{prog} web/2 --raw"),
                     ("Use it at once on that machine:", "{prog} web/2 --raw | ssh web-2 turku-agent re-enrol"),
                 ),
-                (_MACHINE, Argument("--raw", action="store_true", help="Print the code and nothing else.")),
+                (machines.MACHINE, Argument("--raw", action="store_true", help="Print the code and nothing else.")),
             ),
             Command(
                 "mute",
@@ -103,7 +101,7 @@ COMMANDS = (
                     ("Name it by the first digits of its UUID:", "{prog} 9bef --days 180 --reason 'spare machine'"),
                 ),
                 (
-                    _MACHINE,
+                    machines.MACHINE,
                     Argument(
                         "--days",
                         type=number("days", LONGEST_MUTE.days, above_least=True),
@@ -123,7 +121,7 @@ COMMANDS = (
                     ("End it, and check the fleet:", "{prog} web/2 && turku-api health"),
                     ("End it, and back the machine up:", "{prog} web/2 && turku-api back-up-now web/2"),
                 ),
-                (_MACHINE,),
+                (machines.MACHINE,),
             ),
             Command(
                 "confirm-withdrawal",
@@ -135,7 +133,7 @@ COMMANDS = (
                     ("Confirm all, and check the fleet:", "{prog} web/2 && turku-api health"),
                 ),
                 (
-                    _MACHINE,
+                    machines.MACHINE,
                     Argument(
                         "sources", nargs="*", metavar="SOURCE", help="Name of a source (default: all withdrawn ones)."
                     ),
@@ -143,9 +141,9 @@ COMMANDS = (
             ),
         ),
         (
+            ("Show the machines that have a problem:", "{prog} list --problem"),
             ("Give a reinstalled machine its history back:", "{prog} re-enrol web/2"),
-            ("Mute a machine for two weeks:", "{prog} mute web/2 --days 14 --reason 'moved to another site'"),
-            ("Confirm that its sources are not backed up any more:", "{prog} confirm-withdrawal web/2"),
+            ("Remove a machine, and keep its history:", "{prog} remove web/2 --history keep"),
         ),
     ),
 )

@@ -22,8 +22,8 @@ def choose_storage(storages: Sequence[Storage], source_of_chance: random.Random 
 
 
 def eligible_storages() -> list[Storage]:
-    """Return the storages that take new machines: active, published, and with free space."""
-    return list(Storage.objects.filter(active=True, published=True, space_available__gt=0))
+    """Return the storages that take new machines: active, published, not drained, and with free space."""
+    return list(Storage.objects.filter(active=True, published=True, is_draining=False, space_available__gt=0))
 
 
 def storage_for(machine: Machine) -> Storage | None:

@@ -5,6 +5,11 @@ from django.db import models
 from django.db.models import Q, Value
 from django.db.models.functions import Coalesce, Concat, Lower
 
+from turku.api.fleet.former_models import FormerHistory, PresentManager, Removable
+
+# Django looks for models in this module.
+__all__ = ("FormerHistory",)
+
 NAME_LENGTH = 200
 RETENTION_LENGTH = 1000
 SESSIONS_FAILED = Q(date_sessions_failed__isnull=False)
@@ -50,8 +55,23 @@ class Auth(models.Model):
         return self.name
 
 
-class Storage(models.Model):
+class ReportsVersions(models.Model):
+    """A host that reports the versions of its programs (versions.py)."""
+
+    versions = models.JSONField(default=dict, blank=True, editable=False, help_text="Versions that the host reports.")
+    program_order = models.BigIntegerField(null=True, editable=False)
+    """The version of its Turku as a number that sorts like the version, or None where it is not known."""
+
+    class Meta:
+        abstract = True
+
+
+class Storage(Removable, ReportsVersions):
     """A host that keeps backups."""
+
+    objects = PresentManager()
+    every = models.Manager()
+    """With the removed ones."""
 
     name = models.CharField(max_length=NAME_LENGTH, unique=True)
     secret_hash = models.CharField(max_length=128, db_index=True, editable=False)
@@ -69,6 +89,10 @@ class Storage(models.Model):
     pinned_keys = models.TextField(
         default="", editable=False, help_text="Fingerprints of the coordinator's keys that it accepts, by spaces."
     )
+    is_draining = models.BooleanField(
+        "draining", default=False, editable=False, help_text="Gets no new machines. Set by the operator."
+    )
+    rsync_order = models.BigIntegerField(null=True, editable=False)
     date_registered = models.DateTimeField(editable=False, db_index=True)
     date_checked_in = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
 
@@ -79,8 +103,12 @@ class Storage(models.Model):
         return self.name
 
 
-class Machine(models.Model):
+class Machine(Removable, ReportsVersions):
     """A machine that is backed up."""
+
+    objects = PresentManager()
+    every = models.Manager()
+    """With the removed ones."""
 
     uuid = models.UUIDField("UUID", unique=True)
     secret_hash = models.CharField(max_length=128, editable=False)
@@ -119,6 +147,11 @@ class Machine(models.Model):
     re_enrol_code_hash = models.CharField(max_length=128, blank=True, editable=False, db_index=True)
     date_re_enrol_code_ends = models.DateTimeField(null=True, blank=True, editable=False)
     re_enrol_code_is_used = models.BooleanField(default=False, editable=False)
+    running_system = models.CharField(max_length=64, blank=True, default="", editable=False)
+    """The running system of the last checkin that reported one (clones.py)."""
+    earlier_systems = models.JSONField(default=list, blank=True, editable=False)
+    date_system_returned = models.DateTimeField(null=True, blank=True, editable=False)
+    date_clone_seen = models.DateTimeField("copy seen", null=True, blank=True, editable=False, db_index=True)
     search_text = models.GeneratedField(
         expression=lower_words("environment_name", "service_name", "unit_name", "comment"),
         output_field=models.TextField(),

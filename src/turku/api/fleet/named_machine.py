@@ -1,6 +1,6 @@
-"""Lookup of the machine that an operator names."""
+"""Lookup of the machine, or the removed machine, that an operator names."""
 
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import Case, F, Q, QuerySet, Value, When
 from django.db.models.functions import Concat
 
 from turku.api.fleet.models import Machine
@@ -28,6 +28,22 @@ def named_machine(text: str) -> Machine:
         named = ", ".join(f"{rows[uuid]} ({uuid})" for uuid in found[:_NAMED])
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise UsageError(f"more than one machine is called {shown!r}: {one_line(named)}{more}", hint=_HINT)
+    return rows[found[0]]
+
+
+def removed_machines() -> QuerySet[Machine]:
+    """Return the machines that operators removed, the last one first."""
+    return Machine.every.exclude(date_removed=None).order_by("-date_removed", "-pk")
+
+
+def named_removed_machine(text: str) -> Machine:
+    """Return the one removed machine that the text names. Raises UsageError for none and for several."""
+    shown = one_line(text)
+    rows = {str(row.uuid): row for row in removed_machines()}
+    found = chosen(text, {uuid: (str(row),) for uuid, row in rows.items()})
+    if len(found) != 1:
+        problem = f"more than one removed machine is called {shown!r}" if found else f"no machine {shown!r} was removed"
+        raise UsageError(problem, hint="turku-api machine list --removed shows them; name one by its UUID")
     return rows[found[0]]
 
 

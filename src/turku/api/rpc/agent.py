@@ -15,8 +15,9 @@ from turku.api.backups.models import Source
 from turku.api.backups.next_backup import due_sources
 from turku.api.fleet import assignment, reported_problems
 from turku.api.fleet.identity import authentication, re_enrolment, registration, rotation, work_limit
+from turku.api.fleet.identity.keyring import Purpose
 from turku.api.fleet.identity.throttle import network_of
-from turku.api.fleet.models import Auth, AuthKind, Machine
+from turku.api.fleet.models import Auth, Machine
 from turku.api.queue import leases
 from turku.api.request import client_address
 from turku.api.request.message_errors import MessageErrors
@@ -62,7 +63,7 @@ def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
     known, is_proved = authentication.authenticate_machine(uuid, request.machine.secret)
     auth = None
     if not is_proved:
-        auth = registration.require_auth(AuthKind.MACHINE, request.auth, is_new=known is None, now=now)
+        auth = registration.require_auth(request.auth, known, Purpose.MACHINE, request.machine.secret, now=now)
     # The caller is authenticated, and no work was done yet.
     units = 0 if request.machine.sources is UNSET else declaration.units_of(request.machine.sources)
     if auth is None:

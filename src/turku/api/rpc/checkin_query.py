@@ -22,7 +22,7 @@ _LATER_THAN_SCHEDULE = [
 ]
 """The condition of ``next_backup.later_than_schedule`` as SQL."""
 _COLUMNS = f"""
-SELECT id, secret_hash, active, date_checked_in > %s AND date_checked_in < %s, EXISTS (
+SELECT date_removed IS NOT NULL, id, secret_hash, active, date_checked_in > %s AND date_checked_in < %s, EXISTS (
     SELECT 1 FROM {Source._meta.db_table} AS source
     WHERE source.machine_id = machine.id AND source.active AND source.published
     AND (source.date_next_backup <= %s{"".join(_LATER_THAN_SCHEDULE)})
@@ -70,11 +70,11 @@ def pending_work(uuid: UUID, secret: str, *, now: datetime) -> PendingWork | Non
     if row is None:
         authentication.require_machine_secret(None, secret)
         return None
-    *columns, is_noted, has_due, has_restores, are_there_any = row
+    is_removed, *columns, is_noted, has_due, has_restores, are_there_any = row
     if not are_there_any:
         offer_cache.remember_none()
     machine = Machine.from_db(connection.alias, ("id", "secret_hash", "active"), columns)
-    authentication.require_machine_secret(machine, secret)
+    authentication.require_machine_secret(machine, secret, is_removed=is_removed)
     if not is_noted:
         authentication.write_checkin(machine, now=now)
     return PendingWork(machine.pk, bool(has_due), bool(has_restores)) if has_due or has_restores else None

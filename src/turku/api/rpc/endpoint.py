@@ -17,7 +17,7 @@ from turku.api.fleet.identity.keyring import UnknownHashKey
 from turku.api.fleet.identity.throttle import CREDENTIALS
 from turku.api.request import client_address
 from turku.core.log import one_line
-from turku.errors import ApiForbidden, ApiRefused, InvalidValue, MalformedMessage
+from turku.errors import ApiForbidden, ApiRefused, ApiRemoved, InvalidValue, MalformedMessage
 from turku.protocol import codec
 from turku.protocol.messages import Empty
 
@@ -30,9 +30,9 @@ _LOGGED_LENGTH = 500
 _NUL_ESCAPE = b"\\u0000"
 
 
-def refusal(status: int, sentence: str) -> HttpResponse:
-    """Return the answer ``{"error": sentence}`` with that status."""
-    return _json(status, {"error": sentence})
+def refusal(status: int, sentence: str, **fields: Any) -> HttpResponse:
+    """Return the answer ``{"error": sentence}`` with that status, and further fields."""
+    return _json(status, {"error": sentence, **fields})
 
 
 def _json(status: int, message: Any) -> HttpResponse:
@@ -142,6 +142,10 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
                 return answer
             except (MalformedMessage, InvalidValue) as error:
                 status, sentence = int(HTTPStatus.BAD_REQUEST), error.sentence
+            except ApiRemoved as error:
+                # The secret was right, so this is nobody who guesses.
+                _log.info("refused %s from %s: %s", request.path, address or "a Unix socket", one_line(error.message))
+                return refusal(error.status, error.sentence, removed=True)
             except ApiRefused as error:
                 if isinstance(error, ApiForbidden):
                     CREDENTIALS.failed(address)

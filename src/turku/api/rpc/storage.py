@@ -12,7 +12,8 @@ from turku.api.backups import runs
 from turku.api.backups.next_backup import due_sources
 from turku.api.fleet import assignment
 from turku.api.fleet.identity import authentication, registration, rotation
-from turku.api.fleet.models import AuthKind, Machine, Storage
+from turku.api.fleet.identity.keyring import Purpose
+from turku.api.fleet.models import Machine, Storage
 from turku.api.integrity import report
 from turku.api.queue import capacity, leases, waiting_machines
 from turku.api.request.message_errors import MessageErrors
@@ -47,7 +48,7 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
     known, is_proved = authentication.authenticate_storage(name, message.secret)
     auth = None
     if not is_proved:
-        auth = registration.require_auth(AuthKind.STORAGE, request.auth, is_new=known is None, now=now)
+        auth = registration.require_auth(request.auth, known, Purpose.STORAGE, message.secret, now=now)
     errors = MessageErrors()
     if auth is not None:
         errors.check("storage.secret", registration.secret_for_registration, message.secret)

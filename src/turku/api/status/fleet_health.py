@@ -56,7 +56,7 @@ class FleetHealth:
 _TO_BE_DECIDED = (Mark.QUARANTINED, Mark.WITHDRAWN)
 """Marks that a decision of a person ends. Their sentences include the next step."""
 Reason = Callable[[Sequence[Any]], Sequence[str]]
-"""Returns the reason of each row with a mark, empty if the mark says everything."""
+"""Returns the reason of each row with a mark. Only marks that are no problem need none."""
 
 
 def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], explain: Reason, *, verbose: bool) -> HealthGroup:
@@ -92,9 +92,8 @@ def _source_reasons(now: datetime) -> Reason:
     return lambda rows: [reasons.source_reason(row, Mark(row.mark), now=now) for row in rows]
 
 
-def _storage_reasons(rows: Sequence[Any]) -> Sequence[str]:
-    """Return the problems that each faulty storage reports."""
-    return ["; ".join(row.faults) if row.mark == Mark.FAULTY else "" for row in rows]
+def _storage_reasons(now: datetime) -> Reason:
+    return lambda rows: [reasons.storage_reason(row, now=now) for row in rows]
 
 
 def current_health(*, now: datetime, verbose: bool = False, limits: HealthLimits = DEFAULT_LIMITS) -> FleetHealth:
@@ -103,7 +102,7 @@ def current_health(*, now: datetime, verbose: bool = False, limits: HealthLimits
     machines = fleet_marks.machines(now=now, limits=limits)
     sources = source_marks.sources(now=now, limits=limits)
     groups = (
-        _group("storage", storages, (), _storage_reasons, verbose=verbose),
+        _group("storage", storages, (), _storage_reasons(now), verbose=verbose),
         _group("machine", machines, ("storage",), _machine_reasons(now), verbose=verbose),
         _group("source", sources, ("machine__storage",), _source_reasons(now), verbose=verbose),
     )

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from turku.api.backups.models import Source
 from turku.api.backups.next_backup import next_due
+from turku.api.integrity.models import OPEN, Damage
 from turku.api.status import source_marks
 from turku.api.status.marks import Mark, has_mark, mark_of
 from turku.core.units import count_of
@@ -16,6 +17,7 @@ from turku.core.units import count_of
 if TYPE_CHECKING:
     from turku.api.status.source_marks import MarkedSource
 
+_NAMED = 5
 WORST_LIMIT = 2000
 """The number of sources that are read to find the worst ones of a page of machines."""
 
@@ -23,7 +25,8 @@ WORST_LIMIT = 2000
 def source_reason(source: Source, mark: Mark, *, now: datetime) -> str:
     """Return the reason for the mark of the source on one line, or an empty text."""
     reasons: dict[Mark, Callable[[], str]] = {
-        Mark.QUARANTINED: lambda: "; ".join(source.findings),
+        Mark.QUARANTINED: lambda: "; ".join(source.findings) or "its storage does not say why",
+        Mark.DAMAGED: lambda: _damage(source),
         Mark.WITHDRAWN: lambda: f"not declared by its machine since {_day(source.date_withdrawn)}: no new backups",
         Mark.FAILED: lambda: _failure(source),
         Mark.INCOMPLETE: lambda: incompleteness(source),
@@ -36,7 +39,13 @@ def source_reason(source: Source, mark: Mark, *, now: datetime) -> str:
 
 def _failure(source: Source) -> str:
     times = f" ({source.failure_count} failures in a row)" if source.failure_count > 1 else ""
-    return f"{source.failure_reason}{times}" if source.failure_reason else ""
+    return f"{source.failure_reason or 'its last run failed, and its storage does not say why'}{times}"
+
+
+def _damage(source: Source) -> str:
+    paths = list(Damage.objects.filter(OPEN, source=source).order_by("pk").values_list("path", flat=True)[: _NAMED + 1])
+    more = ", ..." if len(paths) > _NAMED else ""
+    return f"files of its history are damaged: {', '.join(paths[:_NAMED])}{more}"
 
 
 def incompleteness(source: Source) -> str:
@@ -102,19 +111,42 @@ def machine_reason(machine: Any, worst: "MarkedSource | None", *, now: datetime)
     ``worst`` is its source with the worst mark, or None.
     """
     mark = Mark(machine.mark)
-    reasons: dict[Mark, Callable[[], str]] = {
+    own: dict[Mark, Callable[[], str]] = {
+        Mark.OK: lambda: "",
+        Mark.OFF: lambda: "",
         Mark.MUTED: lambda: f"until {_day(machine.date_muted_until)}: {machine.mute_reason}",
-        Mark.SILENT: lambda: f"not heard of since {_day(machine.last_seen)}",
+        Mark.SILENT: lambda: _silence(machine, now=now),
+        Mark.UNASSIGNED: lambda: _unassigned(machine),
         Mark.STORAGE_SILENT: lambda: f"its storage {machine.storage} is silent",
         Mark.SESSION_FAILED: lambda: "; ".join(_failed_session(each) for each in machine.session_failures),
         Mark.REFUSED: lambda: "; ".join(f"{name}: {said}" for name, said in machine.refused_sources.items()),
     }
-    if mark in reasons:
-        return reasons[mark]()
+    if mark in own:
+        return own[mark]()
     if worst is None or Mark(worst.mark) is not mark:
-        return ""
+        return f"one of its sources is {mark.label}"
     said = source_reason(worst, mark, now=now)
     return f"{worst.name}: {said}" if said else worst.name
+
+
+def _unassigned(machine: Any) -> str:
+    if machine.storage is None:
+        return f"no storage had space for it since {_day(machine.date_registered)}"
+    return f"its storage {machine.storage} is switched off"
+
+
+def _silence(row: Any, *, now: datetime) -> str:
+    if row.last_seen > now:
+        return f"its last checkin is dated in the future, {_day(row.last_seen)}: a clock was ahead"
+    return f"not heard of since {_day(row.last_seen)}"
+
+
+def storage_reason(storage: Any, *, now: datetime) -> str:
+    """Return the reason for the mark of a row of ``fleet_marks.storages``."""
+    mark = Mark(storage.mark)
+    if mark is Mark.SILENT:
+        return _silence(storage, now=now)
+    return "; ".join(storage.faults) if mark is Mark.FAULTY else ""
 
 
 def machine_next_step(machine: Any, worst: "MarkedSource | None") -> str:

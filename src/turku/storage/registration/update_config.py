@@ -10,7 +10,7 @@ import msgspec
 from turku.core import durable, lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
-from turku.errors import ApiForbidden, InvalidValue, LockHeld
+from turku.errors import ApiForbidden, ApiRemoved, InvalidValue, LockHeld
 from turku.policy import names
 from turku.protocol.api_config import ApiConfig
 from turku.protocol.messages import (
@@ -150,6 +150,9 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
             # A key is not changed before the coordinator knows that its storages accept the next one.
             coordinator = Coordinator(configuration)
             answer = coordinator.call("storage_update_config", request, StorageUpdateConfigAnswer)
+    except ApiRemoved:
+        # No Auth helps.
+        raise
     except ApiForbidden as error:
         raise ApiForbidden(
             f"{error.message}: the coordinator does not know storage {configuration.identity.name!r} with its secret",

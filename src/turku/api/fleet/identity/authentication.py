@@ -8,12 +8,14 @@ from typing import TypeVar
 from uuid import UUID
 
 from django.db import connection
+from django.utils import timezone
 
+from turku.api.audit import log
 from turku.api.fleet.identity import keyring
 from turku.api.fleet.identity.keyring import Purpose
 from turku.api.fleet.models import Machine, Storage
 from turku.api.request.message_errors import checked
-from turku.errors import ApiForbidden, ApiNotFound
+from turku.errors import ApiForbidden, ApiNotFound, ApiRemoved
 from turku.policy import names
 
 Caller = TypeVar("Caller", Machine, Storage)
@@ -39,13 +41,13 @@ def storage_name(text: str) -> str:
 
 def authenticate_machine(uuid: UUID, secret: str) -> tuple[Machine | None, bool]:
     """Return the machine of that UUID with its storage, or None, and True if it is active and the secret is right."""
-    machine = Machine.objects.select_related("storage").filter(uuid=uuid).first()
+    machine = Machine.every.select_related("storage").filter(uuid=uuid).first()
     return machine, _is_authentic(machine, Purpose.MACHINE, secret)
 
 
 def authenticate_storage(name: str, secret: str) -> tuple[Storage | None, bool]:
     """Return the storage of that name, or None, and True if it is active and the secret is right."""
-    storage = Storage.objects.filter(name=name).first()
+    storage = Storage.every.filter(name=name).first()
     return storage, _is_authentic(storage, Purpose.STORAGE, secret)
 
 
@@ -59,27 +61,52 @@ def _is_authentic(caller: Machine | Storage | None, purpose: Purpose, secret: st
     return True
 
 
-def require_machine_secret(machine: Machine | None, secret: str) -> None:
-    """Raise ApiForbidden unless the machine is active and the secret is its own. None takes the same time."""
-    if not _is_authentic(machine, Purpose.MACHINE, secret):
-        raise invalid_credentials()
+def require_machine_secret(machine: Machine | None, secret: str, *, is_removed: bool = False) -> None:
+    """Raise ApiForbidden unless the machine is active and the secret is its own. None takes the same time.
+
+    ``machine`` may have no more than its key, its hash and its switch.
+    """
+    if _is_authentic(machine, Purpose.MACHINE, secret):
+        return
+    if machine is not None and is_removed and keyring.current().verify(Purpose.MACHINE, secret, machine.secret_hash):
+        raise removed(Machine.every.get(pk=machine.pk))
+    raise invalid_credentials()
+
+
+def refusal(caller: Machine | Storage | None, purpose: Purpose, secret: str) -> ApiForbidden:
+    """Return the error for a caller that is not authenticated: ApiRemoved if it was removed and the secret is right."""
+    if caller is None or caller.date_removed is None:
+        return invalid_credentials()
+    if not keyring.current().verify(purpose, secret, caller.secret_hash):
+        return invalid_credentials()
+    return removed(caller)
+
+
+def removed(caller: Machine | Storage) -> ApiRemoved:
+    """Return the error for a machine or storage that an operator removed."""
+    noun = caller._meta.verbose_name
+    return ApiRemoved(
+        f"this {noun} was removed by an operator on {timezone.localtime(caller.date_removed):%Y-%m-%d}; to take it "
+        f"back, run on the coordinator: turku-api {noun} readmit {log.subject_key(caller)}"
+    )
 
 
 def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
     """Return the authenticated machine and record its checkin. Raises MalformedMessage, ApiForbidden."""
-    return _present(*authenticate_machine(machine_uuid(uuid_text), secret), now=now)
+    machine, is_proved = authenticate_machine(machine_uuid(uuid_text), secret)
+    if machine is None or not is_proved:
+        raise refusal(machine, Purpose.MACHINE, secret)
+    record_checkin(machine, now=now)
+    return machine
 
 
 def require_storage(name_text: str, secret: str, *, now: datetime) -> Storage:
     """Return the authenticated storage and record its checkin. Raises MalformedMessage, ApiForbidden."""
-    return _present(*authenticate_storage(storage_name(name_text), secret), now=now)
-
-
-def _present(caller: Caller | None, is_proved: bool, *, now: datetime) -> Caller:  # noqa: FBT001
-    if caller is None or not is_proved:
-        raise invalid_credentials()
-    record_checkin(caller, now=now)
-    return caller
+    storage, is_proved = authenticate_storage(storage_name(name_text), secret)
+    if storage is None or not is_proved:
+        raise refusal(storage, Purpose.STORAGE, secret)
+    record_checkin(storage, now=now)
+    return storage
 
 
 def require_assigned_machine(storage: Storage, uuid_text: str) -> Machine:

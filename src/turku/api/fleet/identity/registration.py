@@ -9,7 +9,7 @@ from uuid import UUID
 from turku.api.audit import log
 from turku.api.fleet import assignment
 from turku.api.fleet.identity import auths, keyring
-from turku.api.fleet.identity.authentication import invalid_credentials
+from turku.api.fleet.identity.authentication import invalid_credentials, refusal, removed
 from turku.api.fleet.identity.keyring import MINIMUM_SECRET_LENGTH, Purpose
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
 from turku.api.request.message_errors import MessageErrors
@@ -24,14 +24,20 @@ HOST_KEYS_LIMIT = 16
 FAULT_LENGTH = 500
 
 
-def require_auth(kind: AuthKind, given: RegistrationAuth | None, *, is_new: bool, now: datetime) -> Auth:
-    """Return the Auth for a caller that is not authenticated. Raises ApiForbidden.
+def require_auth(
+    given: RegistrationAuth | None, known: Machine | Storage | None, purpose: Purpose, secret: str, *, now: datetime
+) -> Auth:
+    """Return the Auth for a caller that is not authenticated. Raises ApiForbidden, ApiRemoved.
 
-    A caller that is known already (not ``is_new``) has sent a wrong secret. Refusing it takes the same time.
+    A caller that is ``known`` already has sent a wrong secret, or is switched off or removed. Refusing it takes the
+    same time. One who has an Auth of the fleet learns that the identity was removed.
     """
+    kind = AuthKind.MACHINE if purpose is Purpose.MACHINE else AuthKind.STORAGE
     auth = auths.find(kind, given, now=now) if given is not None else None
-    if auth is None or not is_new:
-        raise invalid_credentials()
+    if auth is not None and known is not None and known.date_removed is not None:
+        raise removed(known)
+    if auth is None or known is not None:
+        raise refusal(known, purpose, secret)
     return auth
 
 

@@ -1,0 +1,1 @@
+"""The rows, questions and acts of the commands about machines and storages."""
