@@ -63,6 +63,8 @@ def storage_configuration(directory: Path, **keys: Any) -> StorageConfig:
         # The trees of these tests hold device nodes, and disks of testers may be full.
         "keep_devices": True,
         "low_water_free_pct": 0,
+        # A tester's container may not let bubblewrap work.
+        "sandbox": "auto",
         # The effect of retention alone. Tests about the floor set it themselves.
         "retention_floor": "",
         "minimum_period_seconds": 0,

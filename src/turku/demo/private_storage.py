@@ -1,5 +1,6 @@
 """A private storage: configuration, volume and state in one directory, reached through a private sshd."""
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,16 @@ from typing import Any
 from turku.core import command, durable
 from turku.demo import programs
 from turku.demo.private_sshd import PrivateSshd
+from turku.storage.config.model import LimitsConfig
+from turku.storage.containment import bubblewrap
+
+
+def missing_sandbox() -> str | None:
+    """Return why rsync cannot be contained here although a storage of this user would insist on it, or None."""
+    if os.geteuid() != 0:
+        return None
+    found = bubblewrap.sandbox_availability(LimitsConfig())
+    return None if found.is_used else found.reason
 
 
 class PrivateStorage:
@@ -32,6 +43,7 @@ class PrivateStorage:
         self.var_dir = directory / "state"
         self.volume = directory / "volume"
         self.log_file = directory / "storage.log"
+        self.lacks_sandbox = missing_sandbox()
         durable.make_private_directory(self.volume)
         durable.make_private_directory(self.config_dir / "config.d")
         durable.write_json(
@@ -54,6 +66,7 @@ class PrivateStorage:
                 "var_dir": str(self.var_dir),
                 "lock_dir": str(directory / "lock"),
                 "log_file": str(self.log_file),
+                **({} if self.lacks_sandbox is None else {"sandbox": "off"}),
                 **(configuration or {}),
             },
         )

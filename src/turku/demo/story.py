@@ -100,6 +100,8 @@ class Story:
             )
             storage.update_config()
             say("it told the coordinator its free space and its host key")
+            if storage.lacks_sandbox is not None:
+                say(f"its rsync runs without a sandbox ({storage.lacks_sandbox}); a real storage insists on one")
         with step("Register this machine (turku-update-config)") as say:
             machine = PrivateMachine(
                 self._directory / "machine",

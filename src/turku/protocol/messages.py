@@ -191,6 +191,9 @@ class AgentPingRestoreAnswer(msgspec.Struct, frozen=True):
 
 STORAGE_FAULTS_LIMIT = 20
 """Most faults of a storage that are reported."""
+FAULT_UNMOUNTED, FAULT_FULL, FAULT_CLOCK, FAULT_OTHER = "unmounted", "full", "clock-off", ""
+FAULT_KINDS = (FAULT_UNMOUNTED, FAULT_FULL, FAULT_CLOCK)
+"""Kinds of faults that have a mark of their own, the worst first. Others are just faults."""
 
 
 class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -210,6 +213,10 @@ class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     """Number of sessions at once."""
     faults: Annotated[list[Text], Meta(max_length=STORAGE_FAULTS_LIMIT)] = []
     """Sentences such as on a volume that is not mounted."""
+    fault_kinds: Annotated[list[Text], Meta(max_length=STORAGE_FAULTS_LIMIT)] = []
+    """The kind of each fault. A kind that the coordinator does not know counts as ``FAULT_OTHER``."""
+    time_now: float | None = None
+    """The storage's clock (Unix seconds), which the coordinator compares with its own."""
     accepted_keys: Fingerprints = []
     """The keys by which the storage recognizes the coordinator, if it does not by authorities."""
 

@@ -20,14 +20,18 @@ from tests.support.malicious_rsync_server import MaliciousRsyncServer
 from tests.support.sshd import free_port
 
 from turku.core import command
+from turku.core.clock import SYSTEM_CLOCK
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, ConfigurationError
 from turku.protocol import rsync_checksums
-from turku.storage.commands import check
+from turku.storage.commands import check, protection
+from turku.storage.commands.protection import Verdict
 from turku.storage.containment import bubblewrap, capabilities, sandbox, seccomp
 from turku.storage.fs import clone
 from turku.storage.fs import tree as fs
+from turku.storage.registration import faults
 from turku.storage.rsync.file_system_support import probe_file_system
+from turku.storage.session.checkin import Checkin
 
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
 NOBODY = 65534
@@ -277,6 +281,66 @@ def test_a_probe_that_was_killed_once_is_made_again(probed: Probed, tmp_path: Pa
 def test_auto_does_without_where_bubblewrap_says_that_it_cannot(probed: Probed, tmp_path: Path) -> None:
     probed.does("echo 'bwrap: No permissions to create new namespace'; exit 1")
     assert not bubblewrap.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto").limits)
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "is_root", "is_refused", "is_told"),
+    [
+        (None, True, True, True),
+        ("required", True, True, True),
+        ("required", False, True, True),
+        ("auto", True, False, True),
+        ("auto", False, False, True),
+        # A storage without root has it where it works. `check` warns.
+        (None, False, False, False),
+        ("off", True, False, False),
+    ],
+)
+def test_without_a_sandbox_root_refuses_unless_told_and_a_fallback_is_told(
+    probed: Probed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    sandbox: str | None,
+    is_root: bool,
+    is_refused: bool,
+    is_told: bool,
+) -> None:
+    probed.does("echo 'bwrap: No permissions to create new namespace'; exit 1")
+    storage = storage_configuration(tmp_path / "storage", sandbox=sandbox)
+    (tmp_path / "storage" / "volume").mkdir()
+    storage.state.var_dir.mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
+    if is_refused:
+        with pytest.raises(ConfigurationError, match=r"sandbox: required, but .*namespace"):
+            bubblewrap.is_contained(storage.limits)
+    else:
+        assert not bubblewrap.is_contained(storage.limits)
+    fact = protection._sandbox(storage.limits)
+    assert fact.verdict is (Verdict.FAIL if is_refused else Verdict.WARN)
+    said = bubblewrap.fault(storage.limits)
+    assert (said is not None) == is_told
+    # The session tells it with each run, and the timer's run tells the coordinator.
+    checkin = Checkin(storage, "uuid", None, None, SYSTEM_CLOCK)  # type: ignore[arg-type]  # neither is used
+    checkin._note_containment()
+    assert [fault.text for fault in faults.found(storage)] == ([said] if is_told else [])
+    assert checkin.warnings == ((said,) if is_told and not is_refused else ())
+    # The next session may find it well.
+    monkeypatch.setattr(bubblewrap, "fault", lambda _limits: None)
+    checkin._note_containment()
+    assert faults.found(storage) == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="the default of root")
+def test_a_backup_as_root_is_refused_without_the_sandbox(probed: Probed, tmp_path: Path) -> None:
+    probed.does("echo 'bwrap: No permissions to create new namespace'; exit 1")
+    with backed_up_machine(tmp_path / "machine", sandbox=None) as machine:
+        (machine.source_dir / "file").write_text("content")
+        outcome = machine.back_up()
+        assert not outcome.success
+        assert "sandbox: required, but bubblewrap does not work here" in outcome.summary
+        assert machine.snapshots() == []
 
 
 def test_check_names_a_sandbox_that_could_not_be_tried(probed: Probed, tmp_path: Path) -> None:

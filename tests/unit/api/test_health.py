@@ -7,6 +7,7 @@ import pytest
 from django.utils import timezone
 from tests.support.api_cast import Cast, post, turku_api
 
+from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
 from turku.api.status import fleet_health, fleet_marks, source_marks
@@ -113,9 +114,9 @@ def test_a_senseless_time_is_refused(cast: Cast, value: str) -> None:
         turku_api("health", "--overdue", value)
 
 
-def test_a_storage_that_says_what_is_wrong_with_it_is_marked_and_quoted(cast: Cast) -> None:
+def storage_message(cast: Cast) -> dict[str, object]:
     storage = Storage.objects.get()
-    configuration = {
+    return {
         "name": storage.name,
         "secret": cast.bob.secret,
         "ssh_ping_host": "storage.example.com",
@@ -124,6 +125,54 @@ def test_a_storage_that_says_what_is_wrong_with_it_is_marked_and_quoted(cast: Ca
         "space_total": 1000.0,
         "space_available": 100.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "label", "reason"),
+    [
+        ({"faults": ["data is gone"], "fault_kinds": ["unmounted"]}, "unmounted", "data is gone"),
+        ({"faults": ["data is full"], "fault_kinds": ["full"]}, "full", "data is full"),
+        # The worst kind marks, and all reasons are told.
+        ({"faults": ["gone", "full", "odd"], "fault_kinds": ["unmounted", "full", ""]}, "unmounted", "gone; full; odd"),
+        ({"faults": ["odd", "full"], "fault_kinds": ["", "full"]}, "full", "odd; full"),
+        # A kind of a later version, fewer kinds than faults, and more.
+        ({"faults": ["odd"], "fault_kinds": ["haunted"]}, "faulty", "odd"),
+        ({"faults": ["odd", "x"], "fault_kinds": [""]}, "faulty", "odd; x"),
+        ({"faults": ["odd"], "fault_kinds": ["", "full"]}, "faulty", "odd"),
+    ],
+)
+def test_a_fault_of_a_known_kind_has_its_own_mark(
+    cast: Cast, said: dict[str, list[str]], label: str, reason: str
+) -> None:
+    post("storage_update_config", {"storage": {**storage_message(cast), **said}})
+    found = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True)
+    assert f"1 {label} of 1 storage" in found.summary
+    assert found.groups[0].sentences == (f"storage {Storage.objects.get().name}: {label}: {reason}",)
+    post("storage_update_config", {"storage": storage_message(cast)})
+    assert fleet_health.current_health(now=SYSTEM_CLOCK.now()).is_healthy
+
+
+@pytest.mark.parametrize(
+    ("minutes", "direction"), [(-400, "behind"), (-6, "behind"), (0, ""), (4, ""), (6, "ahead of"), (1e12, "ahead of")]
+)
+def test_a_storage_whose_clock_is_off_is_marked_by_the_coordinator(cast: Cast, minutes: float, direction: str) -> None:
+    time_now = SYSTEM_CLOCK.now().timestamp() + minutes * 60
+    entries = AuditEntry.objects.count()
+    for second in range(3):
+        post("storage_update_config", {"storage": {**storage_message(cast), "time_now": time_now + second}})
+    found = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True)
+    assert found.is_healthy == (not direction)
+    if direction:
+        assert "1 clock off of 1 storage" in found.summary
+        [sentence] = found.groups[0].sentences
+        assert sentence.endswith(f"clock off: its clock is more than 5 min {direction} the coordinator's")
+        # A clock that stays wrong is one change.
+        assert AuditEntry.objects.count() <= entries + 1
+
+
+def test_a_storage_that_says_what_is_wrong_with_it_is_marked_and_quoted(cast: Cast) -> None:
+    storage = Storage.objects.get()
+    configuration = storage_message(cast)
     fault = "volume data: /srv/turku lacks the mark .turku-volume of this volume\n"
     post("storage_update_config", {"storage": {**configuration, "faults": [fault]}})
     found = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True)

@@ -42,6 +42,8 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("integrity/drill.py", "_DrillRun._lacks_room"): _SCRATCH,
     ("integrity/drill.py", "_DrillRun._restore"): _SCRATCH,
     ("integrity/drill.py", "_DrillRun._check"): "the operator's check program",
+    ("registration/faults.py", "note_containment"): _VAR,
+    ("registration/faults.py", "_containment_fault"): _VAR,
     ("registration/key_removal.py", "Removal.held"): _VAR,
     ("registration/key_removal.py", "_read"): _VAR,
     ("containment/limits.py", "_read_usage"): _VAR,

@@ -20,7 +20,7 @@ UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 def test_rsync_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ordered: bool | UnsetType, is_asked_of_rsync: bool
 ) -> None:
-    storage = storage_configuration(tmp_path / "storage")
+    storage = storage_configuration(tmp_path / "storage", sandbox="off")
     asked: list[bool] = []
 
     def back_up(job: BackupJob, *_arguments: object, **_keywords: object) -> BackupReport:

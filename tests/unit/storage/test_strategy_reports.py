@@ -19,7 +19,7 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **made: Any) -> di
     """Return the report of a backup of that strategy."""
     outcome = BackupReport(success=True, snapshot=None, summary="", time_begin=1, time_end=2, **made)
     monkeypatch.setattr(checkin, "back_up", lambda *_arguments, **_keywords: outcome)
-    storage = storage_configuration(tmp_path / "storage")
+    storage = storage_configuration(tmp_path / "storage", sandbox="off")
     (tmp_path / "storage" / "volume").mkdir()
     request = SessionRequest(action="checkin", port=1, sources={"etc": SourceCredentials("user", "password")})
     coordinator = RecordingCoordinator(etc=order())

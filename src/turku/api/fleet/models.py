@@ -84,6 +84,8 @@ class Storage(Removable, ReportsVersions):
     space_total = models.FloatField(default=0, help_text="In MiB, as reported by the storage.")
     space_available = models.FloatField(default=0, db_index=True, help_text="In MiB, as reported by the storage.")
     faults = models.JSONField(default=list, editable=False, help_text="Problems that the storage reports.")
+    fault_kind = models.CharField(max_length=20, blank=True, default="", editable=False)
+    """The worst kind of the faults that has a mark of its own, or empty."""
     active = models.BooleanField(default=True, help_text="Set by the operator.")
     published = models.BooleanField(default=True, help_text="Set by the storage.")
     pinned_keys = models.TextField(

@@ -52,7 +52,7 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
     errors = MessageErrors()
     if auth is not None:
         errors.check("storage.secret", registration.secret_for_registration, message.secret)
-    fields = registration.storage_fields(message, errors)
+    fields = registration.storage_fields(message, errors, now=now)
     errors.raise_if_any()
     with transaction.atomic():
         if auth is not None:

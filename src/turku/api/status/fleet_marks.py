@@ -24,10 +24,13 @@ from turku.api.status.marks import (
     worst_first,
 )
 from turku.policy.timing.clock_agreement import COORDINATORS_TOLERANCE
+from turku.protocol.messages import FAULT_CLOCK, FAULT_FULL, FAULT_UNMOUNTED
 
 if TYPE_CHECKING:
     from django_stubs_ext import WithAnnotations
 
+FAULT_MARKS = {FAULT_UNMOUNTED: Mark.UNMOUNTED, FAULT_FULL: Mark.FULL, FAULT_CLOCK: Mark.CLOCK_OFF}
+"""The marks of kinds of faults that a storage reports, the worst first."""
 NAMED = 10
 """The number of silent machines that a sentence names. The others are counted."""
 
@@ -38,7 +41,12 @@ def storage_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) 
     A new storage has as long as any other until it counts as silent.
     """
     silent = Q(last_seen__lt=now - limits.storage_silence) | _seen_in_future(now=now)
-    return {Mark.OFF: off(""), Mark.SILENT: silent, Mark.FAULTY: ~Q(faults=[])}
+    return {
+        Mark.OFF: off(""),
+        Mark.SILENT: silent,
+        **{mark: Q(fault_kind=kind) for kind, mark in FAULT_MARKS.items()},
+        Mark.FAULTY: ~Q(faults=[]),
+    }
 
 
 def _seen_in_future(*, now: datetime) -> Q:

@@ -146,7 +146,7 @@ def storage_reason(storage: Any, *, now: datetime) -> str:
     mark = Mark(storage.mark)
     if mark is Mark.SILENT:
         return _silence(storage, now=now)
-    return "; ".join(storage.faults) if mark is Mark.FAULTY else ""
+    return "" if mark is Mark.OFF else "; ".join(storage.faults)
 
 
 def machine_next_step(machine: Any, worst: "MarkedSource | None") -> str:

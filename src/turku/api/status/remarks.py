@@ -16,6 +16,7 @@ from turku.api.status.source_marks import SWITCHED_OFF
 from turku.core.log import one_line
 from turku.core.units import rough_duration
 from turku.policy.timing import clock_agreement
+from turku.protocol.messages import FAULT_CLOCK
 
 SENTENCES_LIMIT = 100
 TOO_LONG = timedelta(hours=6)
@@ -88,6 +89,7 @@ def _clocks_ahead() -> Iterator[str]:
     latest = BackupRun.objects.filter(storage=OuterRef("pk")).order_by("-date", "-pk")[:1]
     rows = (
         Storage.objects.exclude(off(""))
+        .exclude(fault_kind=FAULT_CLOCK)
         .annotate(reported=Subquery(latest.values("date")), ended=Subquery(latest.values("date_end")))
         .filter(ended__gt=F("reported") + clock_agreement.TOLERANCE)
         .order_by("name")

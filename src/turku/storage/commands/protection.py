@@ -97,8 +97,14 @@ def _sandbox(configuration: LimitsConfig) -> Fact:
         return fail("sandbox", f"{error.message}; {error.hint}")
     if found.is_used:
         return ok("sandbox", "each rsync sees its staging directory and the base snapshot, and no network")
-    fact = fail if configuration.sandbox == "required" else warn
-    return fact(
+    if bubblewrap.is_required(configuration):
+        return fail(
+            "sandbox",
+            f"rsync cannot be contained: {found.reason}. Nothing is backed up or restored: install bubblewrap and "
+            "allow it namespaces. To go on without it, set sandbox to auto, and a fault in rsync reaches every "
+            "machine's backups",
+        )
+    return warn(
         "sandbox",
         f"rsync is not contained: {found.reason}; a fault in rsync would reach every machine's backups. "
         "Install bubblewrap, and set sandbox to required once it works",

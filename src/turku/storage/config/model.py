@@ -310,15 +310,17 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     """Containment of a run."""
 
     sandbox: Annotated[
-        Literal["auto", "required", "off"],
+        Literal["auto", "required", "off"] | None,
         Key(
             "Runs the receiving rsync under bubblewrap, where it sees its staging directory and the snapshot that it "
-            "is compared with, and nothing else of the machine: `auto` (where it works), `required`, `off`. If the "
-            "trial of the sandbox is killed or too slow, the run fails and is not made without one. A filter of system "
-            "calls belongs to the sandbox: by libseccomp where that is installed (`libseccomp2`), otherwise from a "
-            "table that knows x86_64 and aarch64. `turku-storage check` says whether one is in force."
+            "is compared with, and nothing else of the machine: `required` (without it, nothing is backed up or "
+            "restored), `auto` (where it works, and each run without it says so), `off`. If the trial of the sandbox "
+            "is killed or too slow, the run fails and is not made without one. A filter of system calls belongs to the "
+            "sandbox: by libseccomp where that is installed (`libseccomp2`), otherwise from a table that knows x86_64 "
+            "and aarch64. `turku-storage check` says whether one is in force.",
+            default_text="`required` as root, otherwise `auto`",
         ),
-    ] = "auto"
+    ] = None
     max_run_seconds: Annotated[
         Seconds | None,
         Key("Longest run of one source, longest restore and longest browsing of history. `null` for no limit."),

@@ -139,21 +139,42 @@ def sandbox_availability(configuration: "LimitsConfig") -> SandboxAvailability:
     return _probe(os.geteuid() == 0)
 
 
+def is_required(configuration: "LimitsConfig") -> bool:
+    """Return True if nothing runs without the sandbox, which is the default of a storage that runs as root.
+
+    A fault in an uncontained rsync of root's would reach the whole host.
+    """
+    return configuration.sandbox == "required" or (configuration.sandbox is None and os.geteuid() == 0)
+
+
 def is_contained(configuration: "LimitsConfig") -> bool:
     """Return True if receivers run contained. Return False with a warning if ``auto`` finds that they cannot.
 
-    Raises ConfigurationError if the sandbox is ``required`` and not available, SandboxProbeFailed if that is unknown.
+    Raises ConfigurationError if the sandbox is required and not available, SandboxProbeFailed if that is unknown.
     """
     found = sandbox_availability(configuration)
     if found.is_used or configuration.sandbox == "off":
         return found.is_used
-    if configuration.sandbox == "required":
+    if is_required(configuration):
         raise ConfigurationError(
-            f"sandbox: required, but {found.reason}",
-            hint="install bubblewrap and allow it user namespaces, or run as root; see turku-storage check",
+            f"sandbox: required, but {found.reason}; 'turku-storage check' on the storage tells more",
+            hint="install bubblewrap and allow it namespaces; to go on without it, set sandbox to auto",
         )
     _LOG.warning("the receiving rsync runs without a sandbox: %s", found.reason)
     return False
+
+
+def fault(configuration: "LimitsConfig") -> str | None:
+    """Return a sentence if the configuration wants a sandbox that this host cannot provide, or None.
+
+    A storage without root that does not name the key has it where it works. Raises SandboxProbeFailed.
+    """
+    found = sandbox_availability(configuration)
+    if found.is_used or configuration.sandbox == "off":
+        return None
+    if is_required(configuration):
+        return f"nothing is backed up or restored: sandbox: required, but {found.reason}"
+    return None if configuration.sandbox is None else f"rsync runs without a sandbox (sandbox: auto): {found.reason}"
 
 
 @functools.lru_cache(maxsize=2)

@@ -23,7 +23,7 @@ from turku.protocol.messages import (
 )
 from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import machine_links, volume_marks, volumes
-from turku.storage.registration import admitted_keys, authorized_keys, key_removal, secret_rotation
+from turku.storage.registration import admitted_keys, authorized_keys, faults, secret_rotation
 from turku.storage.registration.coordinator import Coordinator
 from turku.storage.registration.key_removal import Removal
 
@@ -119,8 +119,7 @@ def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> Non
 
 def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
     total_mib, available_mib = volumes.space(configuration)
-    waiting = key_removal.fault(configuration.state)
-    faults = [*volume_marks.faults(configuration), *([] if waiting is None else [waiting])]
+    present = faults.found(configuration)[:STORAGE_FAULTS_LIMIT]
     host_keys = configuration.ssh.host_keys()
 
     def request(credentials: StorageCredentials) -> StorageUpdateConfigRequest:
@@ -137,7 +136,9 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
                 published=configuration.identity.published,
                 comment=configuration.identity.comment,
                 slots=configuration.sessions.slots,
-                faults=[one_line(fault)[:_FAULT_LENGTH] for fault in faults[:STORAGE_FAULTS_LIMIT]],
+                faults=[one_line(fault.text)[:_FAULT_LENGTH] for fault in present],
+                fault_kinds=[fault.kind for fault in present],
+                time_now=SYSTEM_CLOCK.now().timestamp(),
                 accepted_keys=list(configuration.api.accepted_keys(configuration.state.var_dir)),
             ),
             auth=configuration.api.registration,

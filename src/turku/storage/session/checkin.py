@@ -39,7 +39,10 @@ from turku.protocol.messages import (
 from turku.storage.backup.job import BackupJob, BackupReport
 from turku.storage.backup.run import back_up
 from turku.storage.config.model import StorageConfig
+from turku.storage.containment import bubblewrap
+from turku.storage.containment.bubblewrap import SandboxProbeFailed
 from turku.storage.disk import machine_links, volumes
+from turku.storage.registration import faults
 from turku.storage.registration.coordinator import Coordinator
 from turku.storage.session import session_slots
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
@@ -159,6 +162,7 @@ class Checkin:
             _LOG.info("nothing to back up")
             self._raise_failures(count)
             return
+        self._note_containment()
         begin = self.clock.now().timestamp()
         try:
             directory = volumes.machine_directory(self.configuration, self.uuid)
@@ -183,6 +187,17 @@ class Checkin:
             for name in self.busy:
                 self._back_up_and_report(api, directory, name, orders[name])
         self._raise_failures(count)
+
+    def _note_containment(self) -> None:
+        """Tell about a sandbox that is missing: in each run's summary, and to the coordinator by the next timer."""
+        try:
+            fault = bubblewrap.fault(self.configuration.limits)
+        except SandboxProbeFailed:
+            # Each run that it concerns fails by itself.
+            return
+        faults.note_containment(self.configuration.state, fault)
+        if fault is not None and not bubblewrap.is_required(self.configuration.limits):
+            self.warnings = (*self.warnings, fault)
 
     def _back_up_and_report(self, api: Coordinator, directory: Path, name: str, order: SourceOrder) -> None:
         if self.agent.is_cancelled:

@@ -1,5 +1,6 @@
 """Registration of machines and storages, and updates of their own description."""
 
+import itertools
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -14,9 +15,18 @@ from turku.api.fleet.identity.keyring import MINIMUM_SECRET_LENGTH, Purpose
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
 from turku.api.request.message_errors import MessageErrors
 from turku.core.log import one_line
+from turku.core.units import rough_duration
 from turku.errors import InvalidValue
 from turku.policy import names, ssh_key
-from turku.protocol.messages import MachineConfiguration, RegistrationAuth, StorageConfiguration
+from turku.policy.timing import clock_agreement
+from turku.protocol.messages import (
+    FAULT_CLOCK,
+    FAULT_KINDS,
+    FAULT_OTHER,
+    MachineConfiguration,
+    RegistrationAuth,
+    StorageConfiguration,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +95,29 @@ def key_fields(place: str, text: str, errors: MessageErrors, *, uuid: UUID) -> d
     return {"ssh_public_key": key.line, "ssh_key_fingerprint": key.fingerprint}
 
 
-def storage_fields(message: StorageConfiguration, errors: MessageErrors) -> dict[str, Any]:
+def _fault_fields(message: StorageConfiguration, *, now: datetime) -> dict[str, Any]:
+    """Return the columns of the storage's faults. A wrong clock is one, which we find ourselves."""
+    kinds = itertools.chain(message.fault_kinds, itertools.repeat(FAULT_OTHER))
+    faults = list(zip(message.faults, kinds, strict=False))
+    if message.time_now is not None and (clock_fault := _clock_fault(message.time_now, now=now)):
+        faults.append((clock_fault, FAULT_CLOCK))
+    present = {kind for _text, kind in faults}
+    return {
+        "faults": [one_line(text)[:FAULT_LENGTH] for text, _kind in faults],
+        "fault_kind": next((kind for kind in FAULT_KINDS if kind in present), FAULT_OTHER),
+    }
+
+
+def _clock_fault(time_now: float, *, now: datetime) -> str:
+    """Return a sentence about a clock that differs from ours, or an empty text. Its distance changes all the time."""
+    difference = time_now - now.timestamp()
+    if abs(difference) <= clock_agreement.TOLERANCE.total_seconds():
+        return ""
+    direction = "ahead of" if difference > 0 else "behind"
+    return f"its clock is more than {rough_duration(clock_agreement.TOLERANCE)} {direction} the coordinator's"
+
+
+def storage_fields(message: StorageConfiguration, errors: MessageErrors, *, now: datetime) -> dict[str, Any]:
     """Return the Storage columns that the message sets."""
     fields: dict[str, Any] = {
         "ssh_ping_host": errors.check("storage.ssh_ping_host", names.host_name, message.ssh_ping_host),
@@ -93,7 +125,7 @@ def storage_fields(message: StorageConfiguration, errors: MessageErrors) -> dict
         "ssh_ping_user": errors.check("storage.ssh_ping_user", names.user_name, message.ssh_ping_user),
         "space_total": message.space_total,
         "space_available": message.space_available,
-        "faults": [one_line(fault)[:FAULT_LENGTH] for fault in message.faults],
+        **_fault_fields(message, now=now),
     }
     if len(message.ssh_ping_host_keys) > HOST_KEYS_LIMIT:
         errors.add("storage.ssh_ping_host_keys", f"has more than {HOST_KEYS_LIMIT} keys")
@@ -157,7 +189,7 @@ def set_fields(row: Machine | Storage, fields: dict[str, Any]) -> dict[str, tupl
     return changed
 
 
-_UNLOGGED = {"date_checked_in", "space_total", "space_available", "ssh_key_fingerprint"}
+_UNLOGGED = {"date_checked_in", "fault_kind", "space_total", "space_available", "ssh_key_fingerprint"}
 
 
 def update(row: Machine | Storage, fields: dict[str, Any], *, now: datetime) -> None:
