@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
 from turku.api.commands.setup import configured
+from turku.api.configuration import environment
 from turku.api.fleet.identity import hash_keys
 from turku.core.cli.arguments import count
 from turku.core.cli.listing import Say
@@ -22,8 +24,7 @@ _MOST = 1000
 
 
 def _address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if text.startswith("unix:/") or (host and colon and port.isascii() and port.isdecimal() and int(port) < 65536):
+    if environment.is_address(text):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor unix:/ABSOLUTE/PATH")
 
@@ -31,8 +32,8 @@ def _address(text: str) -> str:
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of gunicorn: limits on client data, and workers that are restarted now and then."""
     return {
-        "bind": arguments.bind,
-        "workers": arguments.workers,
+        "bind": arguments.bind or settings.TURKU_ENVIRONMENT.bind,
+        "workers": arguments.workers or settings.TURKU_ENVIRONMENT.workers,
         "threads": arguments.threads,
         "worker_class": "gthread",
         "timeout": 60,
@@ -105,12 +106,15 @@ COMMANDS = (
             Argument(
                 "--bind",
                 type=_address,
-                default="127.0.0.1:8000",
                 metavar="ADDRESS",
-                help="Address to listen on: HOST:PORT or unix:PATH (default: %(default)s).",
+                help=f"Address to listen on: HOST:PORT or unix:PATH (default: TURKU_BIND, or "
+                f"{environment.DEFAULT_BIND}).",
             ),
             Argument(
-                "--workers", type=count(_MOST), default=2, metavar="N", help="Worker processes (default: %(default)s)."
+                "--workers",
+                type=count(environment.MOST_WORKERS),
+                metavar="N",
+                help=f"Worker processes (default: TURKU_WORKERS, or {environment.DEFAULT_WORKERS}).",
             ),
             Argument(
                 "--threads",

@@ -15,6 +15,9 @@ DEFAULT_STATE_DIR = Path("/var/lib/turku-api")
 SECRET_KEY_LENGTH = 32
 """The shortest secret key in characters."""
 DEFAULT_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+DEFAULT_BIND = "127.0.0.1:8000"
+DEFAULT_WORKERS = 2
+MOST_WORKERS = 1000
 _LARGEST_NUMBER = 1_000_000
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
@@ -85,6 +88,10 @@ class Environment:
     trusted_proxies: TrustedProxies
     bad_credentials_per_minute: int
     """The number of bad credentials from one address after which it is refused for a minute. 0 means no limit."""
+    bind: str
+    """The address that ``turku-api serve`` listens on: ``HOST:PORT`` or ``unix:/ABSOLUTE/PATH``."""
+    workers: int
+    """The number of worker processes of ``turku-api serve``."""
     time_zone: str
     debug: bool
     allow_insecure_cookies: bool
@@ -160,6 +167,24 @@ class _Reader:
             )
             return ""
 
+    def bind(self) -> str:
+        value = self.text("TURKU_BIND") or DEFAULT_BIND
+        if not is_address(value):
+            self.error(
+                15,
+                f"TURKU_BIND is {value!r}, neither HOST:PORT nor unix:/ABSOLUTE/PATH.",
+                f"For example TURKU_BIND={DEFAULT_BIND}.",
+            )
+            return DEFAULT_BIND
+        return value
+
+    def workers(self) -> int:
+        workers = self.number("TURKU_WORKERS", DEFAULT_WORKERS)
+        if not 1 <= workers <= MOST_WORKERS:
+            self.error(16, f"TURKU_WORKERS is {workers}, not from 1 to {MOST_WORKERS}.", "For example TURKU_WORKERS=4.")
+            return DEFAULT_WORKERS
+        return workers
+
     def allowed_hosts(self) -> tuple[str, ...]:
         hosts = self.words("TURKU_ALLOWED_HOSTS") or DEFAULT_ALLOWED_HOSTS
         if "*" in hosts:
@@ -226,6 +251,13 @@ class _Reader:
             return default
 
 
+def is_address(text: str) -> bool:
+    """Return True for ``HOST:PORT`` and ``unix:/ABSOLUTE/PATH``, on which a server can listen."""
+    host, colon, port = text.rpartition(":")
+    is_tcp = bool(host and colon) and port.isascii() and port.isdecimal() and int(port) < 65536
+    return text.startswith("unix:/") or is_tcp
+
+
 def parse_database_url(url: str) -> DatabaseSettings:
     """Return the database that the URL names.
 
@@ -277,6 +309,8 @@ def read(variables: Mapping[str, str]) -> Environment:
         csrf_trusted_origins=reader.origins(),
         trusted_proxies=reader.trusted_proxies(),
         bad_credentials_per_minute=reader.number("TURKU_BAD_CREDENTIALS_PER_MINUTE", 30),
+        bind=reader.bind(),
+        workers=reader.workers(),
         time_zone=reader.time_zone(),
         debug=reader.flag("TURKU_DEBUG"),
         allow_insecure_cookies=reader.flag("TURKU_ALLOW_INSECURE_COOKIES"),
