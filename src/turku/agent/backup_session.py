@@ -5,13 +5,14 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from turku.agent.capture import excluded_paths
+from turku.agent.capture import accepted_path, excluded_paths
 from turku.agent.capture.change_report import ChangeReport
 from turku.agent.checkin import DueStorage
 from turku.agent.config.model import AgentConfig, SourceConfig
@@ -25,11 +26,12 @@ from turku.agent.tunnel.trusted_storages import Address, checked_address
 from turku.core import command
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
-from turku.errors import BackupFailed, CommandFailed, TurkuError
+from turku.errors import BackupFailed, CommandFailed, InvalidValue, TurkuError
 
 _LOG = logging.getLogger(__name__)
 _STOP_LOOK_SECONDS = 0.2
 _PURPOSE = "ping"
+_REASON_LENGTH = 900
 
 Waiter = Callable[[command.Child, int], int]
 """A function that waits for the end of ssh, given its process and the tunnel's port, and returns its exit code."""
@@ -204,34 +206,56 @@ class _SessionThread(threading.Thread):
             _LOG.exception("internal error in the session with %s", self.storage_name)
 
     def _session(self) -> None:
-        def module(source: SourceConfig) -> Module:
-            found = excluded_paths.find(self._agent.state, source)
-            return Module(
-                source.name,
-                source.path,
-                hidden=found.hidden,
-                emptied=found.emptied,
-                one_file_system=excluded_paths.stays_on_one_file_system(source),
+        with ExitStack() as opened:
+            withheld = excluded_paths.missing_mounts(self._sources)
+            modules = []
+            for source in self._sources:
+                if source.name in withheld:
+                    continue
+                try:
+                    modules.append(self._module(source, opened))
+                except InvalidValue as error:
+                    withheld[source.name] = error.message[:_REASON_LENGTH]
+                    _LOG.error("source %s is not offered: %s", source.name, error.message)
+            self._output = StorageOutput(self.storage_name)
+            self._directory.mkdir(mode=0o700)
+            run(
+                self._agent,
+                self._address,
+                modules,
+                action="checkin",
+                directory=self._directory,
+                output=self._output,
+                watch=lambda ssh, _port: wait_for_end(
+                    ssh, timeout_seconds=self._agent.tunnel.session_timeout_seconds, stop=self._stop_event
+                ),
+                withheld=withheld,
             )
+            names = ", ".join(module.name for module in modules)
+            _LOG.info("the session with storage %s for %s is over", self.storage_name, names)
 
-        withheld = excluded_paths.missing_mounts(self._sources)
-        offered = [source for source in self._sources if source.name not in withheld]
-        self._output = StorageOutput(self.storage_name)
-        self._directory.mkdir(mode=0o700)
-        run(
-            self._agent,
-            self._address,
-            [module(source) for source in offered],
-            action="checkin",
-            directory=self._directory,
-            output=self._output,
-            watch=lambda ssh, _port: wait_for_end(
-                ssh, timeout_seconds=self._agent.tunnel.session_timeout_seconds, stop=self._stop_event
-            ),
-            withheld=withheld,
+    def _module(self, source: SourceConfig, opened: ExitStack) -> Module:
+        """Return the source as rsyncd offers it. A source of a profile is opened. Raises InvalidValue."""
+        if not source.profile:
+            return self._module_at(source, source.path)
+        descriptor = opened.enter_context(accepted_path.opened(source))
+        real = accepted_path.real_path(descriptor)
+        return self._module_at(replace(source, path=real), accepted_path.served_path(descriptor))
+
+    def _module_at(self, source: SourceConfig, path: str) -> Module:
+        found = excluded_paths.find(self._agent.state, source)
+
+        def served(directories: Iterable[Path]) -> tuple[Path, ...]:
+            return tuple(Path(path) / each.relative_to(source.path) for each in directories)
+
+        return Module(
+            source.name,
+            path,
+            hidden=served(found.hidden),
+            emptied=served(found.emptied),
+            one_file_system=excluded_paths.stays_on_one_file_system(source),
+            real_path=source.path,
         )
-        names = ", ".join(source.name for source in offered)
-        _LOG.info("the session with storage %s for %s is over", self.storage_name, names)
 
 
 def _log_error(error: TurkuError, output: StorageOutput | None = None) -> None:

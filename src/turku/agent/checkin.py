@@ -12,9 +12,12 @@ from turku.agent.identity import machine_identity
 from turku.agent.state import session_record
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.messages import (
+    PROFILES_CALL,
     AgentPingCheckinAnswer,
     AgentPingRequest,
     AgentPingRestoreAnswer,
+    AgentProfilesAnswer,
+    MachineCredentials,
     SourceOrder,
     StorageAddress,
 )
@@ -38,18 +41,21 @@ class CheckinResult:
     """The storages that are to back up sources now."""
     restores: msgspec.Raw | UnsetType
     """The restore requests for this machine, not decoded yet (remote_restore.py)."""
+    has_other_profiles: bool = False
+    """True when the coordinator has other profiles for this machine than it keeps."""
 
 
 def check_in(agent: AgentConfig) -> CheckinResult:
     """Ask the coordinator what is due. Raises ConfigurationError (not registered), ApiRefused, ApiUnreachable.
 
-    Only sources of this machine's own configuration are due, with the paths of that configuration. A coordinator can
-    ask for no other name or path (threats S2).
+    Only sources of this machine's own configuration are due, and those that it took from profiles, with the paths that
+    it knows. A coordinator can ask for no other name or path (threats S2, C6).
     """
     now = SYSTEM_CLOCK.now()
     record = session_record.read(agent.state)
     failures = session_record.failures_to_tell(record, now=now)
-    request = AgentPingRequest(machine_identity.existing(agent).credentials, failures)
+    digest = agent.proposed.stored.digest if agent.backup.accept_profiles else UNSET
+    request = AgentPingRequest(machine_identity.existing(agent).credentials, failures, digest)
     answer = agent.api.client(agent.state.var_dir).call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
     if failures is not UNSET:
         session_record.note_told(agent.state, record, now=now)
@@ -68,7 +74,17 @@ def check_in(agent: AgentConfig) -> CheckinResult:
     storages = [
         DueStorage(address, tuple(agent.sources[name] for name in names)) for address, names in by_storage(configured)
     ]
-    return CheckinResult(storages, answer.restores)
+    has_other_profiles = bool(agent.backup.accept_profiles) and answer.profiles is not UNSET
+    return CheckinResult(storages, answer.restores, has_other_profiles)
+
+
+def proposed_profiles(agent: AgentConfig, machine: MachineCredentials) -> AgentProfilesAnswer:
+    """Return the profiles that the coordinator has for this machine. Raises ApiRefused, ApiUnreachable.
+
+    A coordinator of the existing system has none (ApiNotFound).
+    """
+    request = AgentPingRequest(machine=machine)
+    return agent.api.client(agent.state.var_dir).beyond_contract().call(PROFILES_CALL, request, AgentProfilesAnswer)
 
 
 def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:

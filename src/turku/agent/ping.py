@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msgspec import UNSET, Raw
 
 from turku.agent import checkin
+from turku.agent.checkin import CheckinResult
 from turku.agent.config.model import AgentConfig
 from turku.agent.state import var_dir
 from turku.core import lock
@@ -30,6 +31,8 @@ def ping(agent: AgentConfig) -> None:
                 if agent.backup.gonogo_program is not None and not _says_go(agent.backup.gonogo_program):
                     return
                 waiting = checkin.check_in(agent)
+                if waiting.has_other_profiles:
+                    agent, waiting = _with_other_profiles(agent, waiting)
                 if waiting.restores is not UNSET:
                     restores.start(waiting.restores)
                 if not waiting.storages:
@@ -48,6 +51,18 @@ def ping(agent: AgentConfig) -> None:
                 # A backup may take a day, and a restore must not wait for its end.
                 restores.start_beside_backup()
             raise
+
+
+def _with_other_profiles(agent: AgentConfig, waiting: CheckinResult) -> tuple[AgentConfig, CheckinResult]:
+    """Take the coordinator's profiles, and check in again for what is due then. A failure delays no backup."""
+    from turku.agent import registration
+
+    try:
+        present = registration.take_profiles(agent)
+        return present, checkin.check_in(present)
+    except TurkuError as error:
+        _LOG.warning("cannot take the coordinator's profiles now: %s", error.message)
+        return agent, waiting
 
 
 class _Restores:

@@ -10,16 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
-from turku.agent.capture import excluded_paths
+from turku.agent import checkin
+from turku.agent.capture import accepted_path, excluded_paths
 from turku.agent.capture import mounts as mount_points
-from turku.agent.config.model import AgentConfig, AgentState, SourceConfig
+from turku.agent.config import profiles
+from turku.agent.config.model import AgentConfig, AgentState, SourceConfig, StoredProfiles
 from turku.agent.identity import key_pair, machine_identity
-from turku.agent.state import var_dir
+from turku.agent.identity.machine_identity import Identity
+from turku.agent.state import profile_store, var_dir
 from turku.core import durable
 from turku.core.log import one_line
 from turku.core.units import count_of
-from turku.errors import ApiForbidden, ApiRemoved, InvalidValue, TurkuError
+from turku.errors import (
+    ApiForbidden,
+    ApiNotFound,
+    ApiRefused,
+    ApiRemoved,
+    ApiUnreachable,
+    ConfigurationError,
+    InvalidValue,
+    TurkuError,
+)
 from turku.policy import source_options
 from turku.protocol.api_config import ApiConfig
 from turku.protocol.client import ApiClient
@@ -37,10 +50,73 @@ _LOG = logging.getLogger(__name__)
 def update_config(agent: AgentConfig) -> None:
     """Register the machine or update its sources. Identity and SSH key are generated where they are missing.
 
-    One bad source keeps no other out. Raises InvalidValue that names the sources which were not taken, after the others
-    were; ApiRefused, ApiUnreachable, and the errors of the ``identity`` package.
+    Sources come from the coordinator's present profiles as well, if the machine accepts any. One bad source keeps no
+    other out. Raises InvalidValue that names the sources which were not taken, after the others were; ApiRefused,
+    ApiUnreachable, ConfigurationError, and the errors of the ``identity`` package.
     """
+    is_known = agent.identity.machine_uuid is not None
     machine = machine_identity.ensure(agent)
+    if not is_known:
+        refused = _declare(agent, machine)
+    # Only a registered machine is told its profiles.
+    if is_known or agent.backup.accept_profiles:
+        agent, refused = _declare_with_profiles(agent, machine)
+    if refused:
+        raise _refusal(agent, refused)
+
+
+def take_profiles(agent: AgentConfig) -> AgentConfig:
+    """Take the coordinator's present profiles, and return the configuration with what it takes of them.
+
+    Raises as ``update_config`` does, but for sources that were not taken, which are logged.
+    """
+    taken, refused = _declare_with_profiles(agent, machine_identity.existing(agent))
+    if refused:
+        _LOG.error("%s", _refusal(taken, refused).message)
+    return taken
+
+
+def _declare_with_profiles(agent: AgentConfig, machine: Identity) -> tuple[AgentConfig, Mapping[str, str]]:
+    """Send the configuration with what it takes of the coordinator's present profiles. Return both, as ``_declare``."""
+    stored = _present_profiles(agent, machine)
+    present = agent if stored is None else profiles.with_profiles(agent, stored)
+    refused = _declare(present, machine)
+    if stored is not None and (stored != agent.proposed.stored or agent.proposed.problem):
+        # Written last, so that a run that fails before it is repeated by the next ping.
+        profile_store.write(agent.state, stored)
+    return present, refused
+
+
+def _present_profiles(agent: AgentConfig, machine: Identity) -> StoredProfiles | None:
+    """Return the profiles that the coordinator has for this machine, or None where it does not say.
+
+    Raises ConfigurationError where the stored ones cannot be read either: a declaration without them would end backups.
+    """
+    if not agent.backup.accept_profiles:
+        return None
+    try:
+        answer = checkin.proposed_profiles(agent, machine.credentials)
+    except (ApiRefused, ApiUnreachable) as error:
+        if agent.proposed.problem:
+            raise ConfigurationError(
+                f"the sources of profiles are not known: {agent.proposed.problem}, and the coordinator did not send "
+                f"them: {error.message}",
+                hint="run turku-update-config again when the coordinator answers",
+            ) from error
+        level = logging.DEBUG if isinstance(error, ApiNotFound) else logging.WARNING
+        _LOG.log(level, "the coordinator sent no profiles; those that it sent last stay: %s", error.message)
+        return None
+    stored = StoredProfiles(answer.digest, answer.profiles)
+    if len(msgspec.json.encode(stored)) > profiles.LIMIT_BYTES:
+        _LOG.error(
+            "the coordinator's profiles are larger than %d bytes; those that it sent last stay", profiles.LIMIT_BYTES
+        )
+        return None
+    return stored
+
+
+def _declare(agent: AgentConfig, machine: Identity) -> Mapping[str, str]:
+    """Send the configuration, and return the sources that are not in force as they are declared, with the reasons."""
     answer, learned_keys = _send(agent, machine)
     if learned_keys:
         # Sent again, because the coordinator changes its key when its machines have said that they accept the next one.
@@ -55,10 +131,11 @@ def update_config(agent: AgentConfig) -> None:
         count_of(len(agent.sources.keys() - refused.keys()), "source"),
     )
     report_missing_sources(agent, withdrawn=answer.withdrawn)
+    for each in agent.proposed.refused:
+        _LOG.warning("profile %s: source %s is refused: %s", *map(one_line, (each.profile, each.name, each.reason)))
     if not agent.sources:
         _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")
-    if refused:
-        raise _refusal(agent, refused)
+    return refused
 
 
 def _learn_keys(agent: AgentConfig, answer: UpdateConfigAnswer, api: ApiClient, known: Sequence[str]) -> bool:
@@ -76,7 +153,7 @@ def _learn_keys(agent: AgentConfig, answer: UpdateConfigAnswer, api: ApiClient, 
     )
 
 
-def _send(agent: AgentConfig, machine: machine_identity.Identity) -> tuple[UpdateConfigAnswer, bool]:
+def _send(agent: AgentConfig, machine: Identity) -> tuple[UpdateConfigAnswer, bool]:
     """Send the configuration. Return the answer, and True if it announced keys that were not known."""
     accepted_keys = agent.api.accepted_keys(agent.state.var_dir)
     message = UpdateConfigRequest(
@@ -92,6 +169,7 @@ def _send(agent: AgentConfig, machine: machine_identity.Identity) -> tuple[Updat
             sources={source.name: dict(source.options) for source in agent.sources.values()},
             unusable_sources=_sent_reasons(agent.unusable_sources),
             accepted_keys=list(accepted_keys),
+            profiles=profiles.report(agent) if agent.backup.accept_profiles else UNSET,
         ),
         takes_part=True,
     )
@@ -153,9 +231,10 @@ def report_missing_sources(agent: AgentConfig, *, withdrawn: Sequence[str]) -> N
         named = ", ".join(one_line(name) for name in gone[:_NAMED])
         more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
         _LOG.error(
-            "no longer declared in %s, so that nothing new of it is backed up: %s%s. Where this is not meant, put the "
-            "file back and run turku-update-config. Where it is, an operator confirms it at the coordinator.",
+            "no longer declared in %s%s, so that nothing new of it is backed up: %s%s. Where this is not meant, put "
+            "the file back and run turku-update-config. Where it is, an operator confirms it at the coordinator.",
             agent.config_dir / "sources.d",
+            " or by a profile" if agent.backup.accept_profiles else "",
             named,
             more,
         )
@@ -198,6 +277,8 @@ def source_warnings(source: SourceConfig) -> list[SourceWarning]:
     """Return all warnings about the source's directory, and about its options as the coordinator reads them."""
     found = []
     found += [SourceWarning(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
+    if source.profile and (problem := accepted_path.problem(source)):
+        found.append(SourceWarning(f"is not offered: {problem}", is_problem=True))
     if excluded_paths.is_mount_missing(source):
         found.append(SourceWarning("nothing is mounted there now, so that it would not be backed up", is_problem=False))
     mounts = mount_points.all_mounts()

@@ -24,6 +24,7 @@ PROGRAM = Program(
         for name in (
             "serve",
             "join-token",
+            "profile",
             "auth-create",
             "back-up-now",
             "health",

@@ -46,10 +46,33 @@ class Empty(msgspec.Struct, frozen=True):
 # --- agent: update_config
 
 
+class RefusedProposal(msgspec.Struct, frozen=True):
+    """A source of a profile that the machine does not take, with the reason."""
+
+    profile: Text
+    source: Text
+    reason: Text
+
+
+class ProfileReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The parts of the coordinator's profiles that a machine accepts, takes and refuses.
+
+    ``digest`` is that of the profiles (``agent_profiles``). ``taken`` maps sources to profiles. ``refused_count`` is
+    the number of all refused sources.
+    """
+
+    accepts: Annotated[list[Text], Meta(max_length=100)]
+    digest: Annotated[str, Meta(max_length=64)] = ""
+    taken: Annotated[dict[Text, Text], Meta(max_length=1000)] = {}
+    refused: Annotated[list[RefusedProposal], Meta(max_length=200)] = []
+    refused_count: Annotated[int, Meta(ge=0)] = 0
+
+
 class MachineConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     """The identity and sources of a machine. ``sources`` maps names to options, verbatim.
 
     ``accepted_keys`` is ours: the keys by which the machine recognizes the coordinator, if it does not by authorities.
+    ``profiles`` is ours, and omitted by a machine that accepts no profiles.
     """
 
     uuid: Text
@@ -64,6 +87,7 @@ class MachineConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     unusable_sources: dict[str, Text] = {}
     """Ours: further sources that are declared on the machine and that it cannot offer, each with the reason."""
     accepted_keys: Fingerprints = []
+    profiles: ProfileReport | UnsetType = UNSET
 
 
 class UpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -112,11 +136,15 @@ class SessionFailure(msgspec.Struct, frozen=True):
     seconds_ago: Annotated[float, Meta(ge=0)]
 
 
-class AgentPingRequest(msgspec.Struct, frozen=True):
-    """``session_failures`` is ours: sent where they differ from those sent last, and empty when none is left."""
+class AgentPingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``session_failures`` is ours: sent where they differ from those sent last, and empty when none is left.
+
+    ``profiles`` is ours as well: the digest of the profiles that the machine has, if it accepts any.
+    """
 
     machine: MachineCredentials
     session_failures: Annotated[list[SessionFailure], Meta(max_length=SESSION_FAILURES_LIMIT)] | UnsetType = UNSET
+    profiles: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
 
 
 class StorageAddress(msgspec.Struct, frozen=True):
@@ -167,11 +195,29 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
 class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):
     """``restores`` is ours: a list of ``restore_request_messages.RestoreOrder``.
 
-    It is decoded separately, so that a fault in it cannot prevent a backup.
+    So is ``profiles``, the digest of the machine's profiles if it has other ones. They are decoded separately, so that
+    a fault in them cannot prevent a backup.
     """
 
     scheduled_sources: dict[str, SourceOrder]
     restores: msgspec.Raw | UnsetType = UNSET
+    profiles: msgspec.Raw | UnsetType = UNSET
+
+
+PROFILES_CALL = "agent_profiles"
+"""The call at ``/v2`` that returns the profiles of a machine. Its request is that of a checkin."""
+
+
+class ProposedProfile(msgspec.Struct, frozen=True):
+    """A profile for this machine. ``sources`` maps names to options, verbatim."""
+
+    name: Text
+    sources: dict[str, dict[str, Any]]
+
+
+class AgentProfilesAnswer(msgspec.Struct, frozen=True):
+    digest: Annotated[str, Meta(max_length=64)]
+    profiles: Annotated[list[ProposedProfile], Meta(max_length=1000)]
 
 
 class AgentPingCheckinAnswer(msgspec.Struct, frozen=True):

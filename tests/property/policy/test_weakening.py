@@ -8,10 +8,11 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from turku.policy import filters, floor, retention, weakening
+from turku.policy import filters, floor, retention
+from turku.policy.declaration import weakening
+from turku.policy.declaration.weakening import Declared, Weakening
 from turku.policy.filters import FilterKind
 from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, Snapshot
-from turku.policy.weakening import Declared, Weakening
 
 numbers = st.integers(1, 40)
 rules = st.one_of(

@@ -10,7 +10,7 @@ PAGE = "docs/threat-model.md"
 IDS = [
     *(f"M{number}" for number in range(1, 14)),
     *(f"S{number}" for number in range(1, 6)),
-    *(f"C{number}" for number in range(1, 6)),
+    *(f"C{number}" for number in range(1, 7)),
     *(f"N{number}" for number in range(1, 7)),
 ]
 ATTACKS = REPOSITORY / "tests" / "attacks"

@@ -149,7 +149,7 @@ class ChangeReport:
         passed = dict(self._attempt.passed)
         if not passed:
             return
-        paths = {module.name: module.path for module in self._modules}
+        paths = {module.name: module.lasting_path for module in self._modules}
         # Only due sources are offered. The records of the others stay as long as these sources are configured.
         kept = {name: record for name, record in self._records.items() if name in self._agent.sources}
         for name, directories in passed.items():
@@ -251,7 +251,7 @@ class _Connection:
     def _earlier(self, module: Module) -> tuple[SourceRecord, DirectoryDigests] | None:
         """Return an earlier session's record that can be compared with: of the same path, and of the same clock."""
         record = self._records.get(module.name)
-        if record is None or record.path != module.path or not self._moment.follows(record.moment):
+        if record is None or record.path != module.lasting_path or not self._moment.follows(record.moment):
             return None
         if record.moment.unix_ns < _MARGIN_NS:
             return None

@@ -19,12 +19,15 @@ _EXIT_PROBLEMS = 1
 def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Print identity and sources, with problems and notes. Return 1 where there is a problem."""
     remote_restore = ", ".join(one_line(str(path)) for path in agent.restore.remote_restore)
+    accept_profiles = ", ".join(one_line(str(path)) for path in agent.backup.accept_profiles)
     lines = [
         f"Coordinator: {agent.api.api_url}",
         f"Machine UUID: {agent.identity.machine_uuid or 'none yet: turku-update-config registers this machine'}",
         f"Machine unit: {agent.identity.unit_name}",
         "Restores that the coordinator asks for: "
         + (f"below {remote_restore}" if remote_restore else "refused (remote_restore)"),
+        "Sources that the coordinator proposes: "
+        + (f"below {accept_profiles}" if accept_profiles else "refused (accept_profiles)"),
         "Sources:" if agent.sources else f"Sources: none in {agent.config_dir / 'sources.d'}",
     ]
     problems = 0
@@ -44,7 +47,8 @@ def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
     """Yield the lines of the sources, and whether each tells a problem."""
     for source in agent.sources.values():
-        yield False, f"    {source.name}: {one_line(source.path)}"
+        origin = f" (profile {one_line(source.profile)})" if source.profile else ""
+        yield False, f"    {source.name}: {one_line(source.path)}{origin}"
         for key, value in source.options.items():
             if key != "path":
                 yield False, f"        {one_line(f'{key}: {value}')}"
@@ -54,6 +58,14 @@ def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
             yield warning.is_problem, f"        {label}: {one_line(warning.text + where)}"
     for reason in agent.unusable_sources.values():
         yield True, f"PROBLEM: {one_line(reason)}"
+    for refused in agent.proposed.refused:
+        yield (
+            False,
+            f"note: profile {one_line(refused.profile)}: source {one_line(refused.name)} is refused: "
+            + (one_line(refused.reason)),
+        )
+    if agent.proposed.problem:
+        yield True, f"PROBLEM: the sources of profiles are not known: {one_line(agent.proposed.problem)}"
     for name in registration.missing_sources(agent):
         yield (
             True,

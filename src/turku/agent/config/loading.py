@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from turku.agent.config.model import DEFAULT_VAR_DIR, AgentConfig, SourceConfig
+from turku.agent.config import profiles
+from turku.agent.config.model import DEFAULT_VAR_DIR, AgentConfig, ProposedSources, SourceConfig
 from turku.core.configuration import directory as configuration
 from turku.core.configuration import identity_copy, loading
 from turku.core.configuration.directory import Fault, MergedFiles
@@ -41,10 +42,9 @@ def load_with_files(
     for warning in files.ignored + loading.unknown_key_warnings(AgentConfig, files):
         _LOG.warning("%s", warning)
     sources, unusable = _read_sources(config_dir / "sources.d", faults)
-    checked = loading.load(
-        AgentConfig, files, faults, program=_PROGRAM, config_dir=config_dir, sources=sources, unusable_sources=unusable
-    )
-    return checked, files
+    given = {"sources": sources, "unusable_sources": unusable, "proposed": ProposedSources()}
+    checked = loading.load(AgentConfig, files, faults, program=_PROGRAM, config_dir=config_dir, **given)
+    return profiles.with_stored_profiles(checked), files
 
 
 def foreign_owner(var_dir: Path) -> tuple[int, int] | None:

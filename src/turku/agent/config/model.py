@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,11 @@ from turku.core.secret import Secret
 from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.api_config import ApiConfig
+from turku.protocol.messages import ProposedProfile
+
+if TYPE_CHECKING:
+    # A ping of a machine without profiles does not need it.
+    from turku.policy.declaration.profiles import RefusedSource
 
 DEFAULT_VAR_DIR = "/var/lib/turku-agent"
 
@@ -52,6 +57,10 @@ def _restore_directories(paths: Sequence[Path]) -> Sequence[Path]:
         if ".." in path.parts:
             raise InvalidValue(f"'{path}' is not an absolute directory without '..'")
     return paths
+
+
+def _accepted_directories(paths: Sequence[Path]) -> tuple[Path, ...]:
+    return tuple(Path(names.target_directory(str(path))) for path in paths)
 
 
 def _host_keys(by_storage: Mapping[str, Sequence[str]]) -> Mapping[str, tuple[str, ...]]:
@@ -195,6 +204,14 @@ class BackupConfig(Section, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=64)] | None,
         Key("Most sources that a storage may read at once. A storage may read fewer.", default_text="the storage's"),
     ] = None
+    accept_profiles: Annotated[
+        tuple[Path, ...],
+        Key(
+            "Absolute directories. Sources that the coordinator proposes by a profile are taken if they are one of "
+            "these or lie below it. Without any, none is taken. See [profiles](../howto/profiles.md).",
+            check=_accepted_directories,
+        ),
+    ] = ()
 
 
 class RestoreConfig(Section, frozen=True, kw_only=True):
@@ -223,7 +240,33 @@ class SourceConfig:
     options: Mapping[str, Any]
     """All options as they were written, ``path`` included. They are sent to the coordinator verbatim."""
     place: str = field(default="", compare=False)
-    """File and line."""
+    """File and line, or profile."""
+    profile: str = ""
+    """The profile that it comes from. Empty for a source of this machine's own configuration."""
+    accepted_below: str = ""
+    """With a profile: the directory of ``accept_profiles`` that it lies below, or is."""
+
+    @property
+    def origin(self) -> str:
+        """The profile or the place that it comes from, for people."""
+        return f"profile {self.profile}" if self.profile else self.place
+
+
+class StoredProfiles(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The profiles that the coordinator proposed last, word for word."""
+
+    digest: str = ""
+    profiles: list[ProposedProfile] = []
+
+
+@dataclass(frozen=True)
+class ProposedSources:
+    """The coordinator's profiles as this machine keeps them, and what it refuses of them."""
+
+    stored: StoredProfiles = field(default_factory=StoredProfiles)
+    refused: "tuple[RefusedSource, ...]" = ()
+    problem: str = ""
+    """The reason for which the stored profiles cannot be read, or nothing."""
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,6 +274,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     config_dir: Path
     sources: Mapping[str, SourceConfig]
+    proposed: ProposedSources
     api: ApiConfig
     identity: MachineIdentity
     state: AgentState

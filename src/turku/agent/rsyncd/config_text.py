@@ -20,6 +20,7 @@ class Module:
 
     name: str
     path: str
+    """The path that rsyncd serves."""
     writable: bool = False
     hidden: tuple[Path, ...] = ()
     """Directories below the path that the daemon does not show."""
@@ -27,6 +28,8 @@ class Module:
     """Directories below the path that the daemon shows as empty."""
     one_file_system: bool | UnsetType = UNSET
     """The source's option, which ``emptied`` implements."""
+    real_path: str = ""
+    """The directory's own path, where ``path`` is that of an open directory."""
     username: str = field(default_factory=lambda: str(uuid.uuid4()))
     password: Secret = field(default_factory=generate_secret)
 
@@ -35,6 +38,11 @@ class Module:
         return SourceCredentials(
             username=self.username, password=self.password.reveal(), one_file_system=self.one_file_system
         )
+
+    @property
+    def lasting_path(self) -> str:
+        """The path of the directory in later sessions."""
+        return self.real_path or self.path
 
     @property
     def secrets_text(self) -> str:

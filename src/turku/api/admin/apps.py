@@ -27,6 +27,7 @@ class PagesApp(AppConfig):
             integrity,
             machines,
             policies,
+            profiles,
             queue,
             restores,
             source_changes,

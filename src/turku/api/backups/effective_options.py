@@ -13,7 +13,7 @@ from turku.api.fleet import policies
 from turku.api.fleet.models import Machine
 from turku.api.fleet.policies import Floor
 from turku.policy import floor, snapshot_mode
-from turku.policy.weakening import Weakening
+from turku.policy.declaration.weakening import Weakening
 
 
 @dataclass(frozen=True)

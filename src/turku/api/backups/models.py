@@ -5,6 +5,7 @@ import uuid
 from django.db import models
 from django.db.models import Q
 
+from turku.api.backups.profiles.models import MachineProfile, ProfilesOfMachine  # noqa: F401  (Django looks here)
 from turku.api.fleet.models import NAME_LENGTH, Machine, Storage, lower_words
 from turku.policy import run_options, snapshot_mode, source_options
 from turku.protocol.messages import STRATEGY_REASON_LIMIT

@@ -11,8 +11,9 @@ from turku.api.backups.models import Source, SourceChange
 from turku.api.database import many_rows
 from turku.api.fleet import policies
 from turku.api.fleet.models import Machine
-from turku.policy import floor, weakening
-from turku.policy.weakening import Declared, Weakening
+from turku.policy import floor
+from turku.policy.declaration import weakening
+from turku.policy.declaration.weakening import Declared, Weakening
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from turku.api.audit import log
 from turku.api.backups import declaration
 from turku.api.backups.models import Source
 from turku.api.backups.next_backup import due_sources
+from turku.api.backups.profiles import offers as profile_offers
+from turku.api.backups.profiles import reports as profile_reports
+from turku.api.backups.profiles.offers import Group
 from turku.api.fleet import assignment, reported_problems
 from turku.api.fleet.identity import authentication, re_enrolment, registration, rotation, work_limit
 from turku.api.fleet.identity.keyring import Purpose
@@ -31,12 +34,14 @@ from turku.protocol.messages import (
     AgentPingCheckinAnswer,
     AgentPingRequest,
     AgentPingRestoreAnswer,
+    AgentProfilesAnswer,
     DueMachine,
     Empty,
     MachineReenrolAnswer,
     MachineReenrolRequest,
     MachineReference,
     MachineRotateRequest,
+    ProposedProfile,
     RestorableMachine,
     UpdateConfigAnswer,
     UpdateConfigRequest,
@@ -106,6 +111,7 @@ def _apply_configuration(
             if machine.storage_id is None:
                 fields["storage"] = assignment.storage_for(machine)
             registration.update(machine, {**fields, "date_checked_in": now}, now=now)
+        profile_reports.store(machine, message.profiles, now=now)
         if plan is None:
             return UpdateConfigAnswer()
         shown = reported_problems.refused(refused)
@@ -118,7 +124,7 @@ def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
     """Return the due sources of the machine that have a slot, and the restores that wait for it."""
     now = SYSTEM_CLOCK.now()
     uuid = authentication.machine_uuid(request.machine.uuid)
-    waiting = pending_work(uuid, request.machine.secret, now=now)
+    waiting = pending_work(uuid, request.machine.secret, request.profiles, now=now)
     if request.session_failures is not UNSET:
         reported_problems.record_sessions(uuid, request.session_failures, now=now)
     if waiting is None:
@@ -128,7 +134,8 @@ def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
     sources = leases.reserve(sources[0].machine, sources, now=now) if sources else []
     due = source_messages.due(sources[0].machine, sources, now=now).by_name if sources else {}
     offered = offers.offered_restores(waiting.machine_key, now=now) if waiting.has_restores else []
-    return AgentPingCheckinAnswer(DueMachine(due, Raw(encode(offered)) if offered else UNSET))
+    profiles = UNSET if waiting.profiles is None else Raw(encode(waiting.profiles))
+    return AgentPingCheckinAnswer(DueMachine(due, Raw(encode(offered)) if offered else UNSET, profiles))
 
 
 def _restorable_sources(machine: Machine) -> list[Source]:
@@ -174,6 +181,18 @@ def agent_restores(request: AgentPingRequest) -> AgentRestoresAnswer:
     now = SYSTEM_CLOCK.now()
     machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
     return AgentRestoresAnswer(Raw(encode(offers.offered_restores(machine.pk, now=now))))
+
+
+@endpoint(AgentPingRequest)
+def agent_profiles(request: AgentPingRequest) -> AgentProfilesAnswer:
+    """Return the profiles that the machine is offered."""
+    now = SYSTEM_CLOCK.now()
+    machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
+    offered = profile_offers.offered(Group(machine.auth_id, machine.environment_name, machine.service_name))
+    sent = [
+        ProposedProfile(each.name, {name: dict(options) for name, options in each.sources.items()}) for each in offered
+    ]
+    return AgentProfilesAnswer(profile_offers.digest_of(offered), sent)
 
 
 @endpoint(AgentRestoreProgressRequest)

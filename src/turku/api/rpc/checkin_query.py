@@ -8,9 +8,12 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import connection
+from msgspec import UNSET, UnsetType
 
 from turku.api.backups import next_backup
 from turku.api.backups.models import Source
+from turku.api.backups.profiles import offers
+from turku.api.backups.profiles.offers import Group
 from turku.api.fleet.identity import authentication
 from turku.api.fleet.models import Machine
 from turku.api.restores import offer_cache
@@ -22,7 +25,8 @@ _LATER_THAN_SCHEDULE = [
 ]
 """The condition of ``next_backup.later_than_schedule`` as SQL."""
 _COLUMNS = f"""
-SELECT date_removed IS NOT NULL, id, secret_hash, active, date_checked_in > %s AND date_checked_in < %s, EXISTS (
+SELECT date_removed IS NOT NULL, id, secret_hash, active, auth_id, environment_name, service_name,
+    date_checked_in > %s AND date_checked_in < %s, EXISTS (
     SELECT 1 FROM {Source._meta.db_table} AS source
     WHERE source.machine_id = machine.id AND source.active AND source.published
     AND (source.date_next_backup <= %s{"".join(_LATER_THAN_SCHEDULE)})
@@ -53,12 +57,15 @@ class PendingWork:
     machine_key: int
     has_due: bool
     has_restores: bool
+    profiles: str | None = None
+    """The digest of the machine's profiles, where it has other ones."""
 
 
-def pending_work(uuid: UUID, secret: str, *, now: datetime) -> PendingWork | None:
+def pending_work(uuid: UUID, secret: str, profiles: str | UnsetType = UNSET, *, now: datetime) -> PendingWork | None:
     """Return the work that waits for the machine and record its checkin, or return None if there is no work.
 
-    The switches of machine and storage are not checked here. Raises ApiForbidden.
+    ``profiles`` is the digest of the profiles that the machine has, if it accepts any. The switches of machine and
+    storage are not checked here. Raises ApiForbidden.
     """
     look, last = (_LOOK_FOR_RESTORES_TOO, (now,)) if offer_cache.may_exist() else (_LOOK, ())
     latest = [moment for _days, moment in next_backup.latest_due_dates(now=now)]
@@ -70,11 +77,13 @@ def pending_work(uuid: UUID, secret: str, *, now: datetime) -> PendingWork | Non
     if row is None:
         authentication.require_machine_secret(None, secret)
         return None
-    is_removed, *columns, is_noted, has_due, has_restores, are_there_any = row
+    is_removed, *columns, auth_key, environment, service, is_noted, has_due, has_restores, are_there_any = row
     if not are_there_any:
         offer_cache.remember_none()
     machine = Machine.from_db(connection.alias, ("id", "secret_hash", "active"), columns)
     authentication.require_machine_secret(machine, secret, is_removed=is_removed)
     if not is_noted:
         authentication.write_checkin(machine, now=now)
-    return PendingWork(machine.pk, bool(has_due), bool(has_restores)) if has_due or has_restores else None
+    digest = None if profiles is UNSET else offers.digest(Group(auth_key, environment, service))
+    work = PendingWork(machine.pk, bool(has_due), bool(has_restores), None if digest == profiles else digest)
+    return work if has_due or has_restores or work.profiles is not None else None

@@ -40,6 +40,12 @@ class MachineForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in Djan
         return cleaned
 
 
+def _profiles(row: Machine, column: str, nothing: Any) -> Any:
+    """Return a column of the machine's report on profiles. A machine that accepts none has no report."""
+    report = getattr(row, "profiles", None)
+    return nothing if report is None else getattr(report, column)
+
+
 @admin.register(Machine)
 class MachineAdmin(SwitchableAdmin):
     """Machines. The operator switches them and assigns their storage. Everything else comes from the machine."""
@@ -61,6 +67,7 @@ class MachineAdmin(SwitchableAdmin):
         ("Mute", {"fields": ("date_muted_until", "mute_reason")}),
         ("Related", {"fields": ("sources_link", "runs_link", "weakenings_link", "audit_link")}),
         ("Names", {"fields": ("uuid", "environment_name", "service_name", "unit_name", "comment")}),
+        ("Profiles", {"fields": ("accepted_profiles", "taken_profiles", "refused_profiles")}),
         ("SSH", {"fields": ("ssh_public_key",)}),
         ("History", {"fields": ("auth_link", "date_registered", "date_checked_in")}),
     )
@@ -74,6 +81,16 @@ class MachineAdmin(SwitchableAdmin):
     audit_link = columns.text("audit log", presentation.audit_links)
     runs_link = columns.list_link("backup runs", BackupRun, "source__machine", "all runs")
     auth_link = columns.link("registered with", "auth")
+    accepted_profiles = columns.text("accepted below", lambda row: ", ".join(_profiles(row, "accepts", [])))
+    taken_profiles = columns.text(
+        "taken", lambda row: ", ".join(f"{name} ({profile})" for name, profile in _profiles(row, "taken", {}).items())
+    )
+    refused_profiles = columns.text(
+        "refused",
+        lambda row: "; ".join(
+            f"{each['source']} ({each['profile']}): {each['reason']}" for each in _profiles(row, "refused", [])
+        ),
+    )
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Machine]:
         return fleet_marks.machines(now=self.now)
