@@ -23,10 +23,19 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP) ## create .venv with all programs and tools
 	@:
 
+# The demo has an environment of its own, without the tools and tests.
+DEMO_VENV := .cache/venv-demo
+$(DEMO_VENV)/.installed: pyproject.toml constraints-demo.txt
+	@$(PYTHON) -m venv $(DEMO_VENV)
+	@echo 'installing into $(DEMO_VENV)'
+	@$(DEMO_VENV)/bin/python -m pip install --quiet --no-compile --require-hashes --requirement constraints-demo.txt
+	@$(DEMO_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
 demo: ## back up and restore a directory on this computer
 	@packaging/require-debian-packages.sh demo
-	@$(MAKE) --no-print-directory setup
-	@$(BIN)/turku demo $(DEMO_ARGUMENTS)
+	@$(MAKE) --no-print-directory $(DEMO_VENV)/.installed
+	@$(DEMO_VENV)/bin/turku demo $(DEMO_ARGUMENTS)
 
 test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@packaging/require-debian-packages.sh test
@@ -106,12 +115,13 @@ fmt: setup ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# CONSTRAINTS_ARGUMENTS=--upgrade takes new releases.
+# CONSTRAINTS_ARGUMENTS=--upgrade takes new releases. constraints-demo.txt has those that the demo needs, in the same versions.
+PIN := .cache/uv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --no-emit-package colorama --no-emit-index-url --custom-compile-command 'make constraints' --quiet
 constraints: ## pin every package with its hashes in constraints.txt
 	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; }
-	@.cache/uv/bin/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate --no-emit-package colorama --no-emit-index-url --custom-compile-command 'make constraints' --quiet \
-	  --output-file constraints.txt $(CONSTRAINTS_ARGUMENTS)
+	@$(PIN) --extra test --output-file constraints.txt $(CONSTRAINTS_ARGUMENTS)
+	@$(PIN) --extra demo --extra build --constraint constraints.txt --output-file constraints-demo.txt
 
 # RELEASES=trixie builds for one release.
 RELEASES ?= bookworm trixie
