@@ -19,7 +19,8 @@ PROGRAM = Program(
     "/etc/turku-api/environment and run as the user turku-api. Commands of Django work as well, such as migrate, "
     "createsuperuser, changepassword and check. 'turku-api help' lists them.",
     "turku.api.commands",
-    {
+    {"host_setup": ("setup", "teardown")}
+    | {
         name.replace("-", "_"): (name,)
         for name in (
             "serve",
@@ -38,13 +39,15 @@ PROGRAM = Program(
         )
     },
     (
-        ("Set the coordinator up, with an account for the admin site:", "{prog} migrate && {prog} createsuperuser"),
+        ("Set this host up as the coordinator:", "{prog} setup"),
         ("Create an Auth for machines:", "{prog} auth-create machine_reg"),
         ("Name everything that has a problem:", "{prog} health --verbose"),
     ),
     (),
 )
 _SHOWING = {"-h", "--help", "--version"}
+_SETS_UP = ("setup", "teardown")
+"""The commands for a host that may have no settings yet. They need no database."""
 _BRINGS_SETTINGS = "recover"
 """The command that may have to put the settings back before anything reads them."""
 
@@ -112,6 +115,10 @@ def main(arguments: Sequence[str]) -> int:
     if word.startswith("turku_"):
         # The existing system has auth-create as turku_auth_create.
         word = word.removeprefix("turku_").replace("_", "-")
+    if word in _SETS_UP:
+        log.set_up("turku-api", debug=bool(os.environ.get("TURKU_DEBUG")), is_bounded=False)
+        os.umask(0o077)
+        return PROGRAM.main([word, *rest])
     has_settings = word != _BRINGS_SETTINGS
     if has_settings and _SHOWING.isdisjoint(rest) and word not in _SHOWING:
         service_user.become(os.environ)

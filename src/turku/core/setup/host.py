@@ -18,6 +18,7 @@ PROGRAM_DIRECTORIES: Final = tuple(map(Path, ("/usr/local/sbin", "/usr/local/bin
 _TIMEOUT_SECONDS: Final = 120.0
 
 Runner = Callable[[Sequence[str]], CompletedProgram]
+Feeder = Callable[[Sequence[str], bytes], CompletedProgram]
 
 
 class Account(NamedTuple):
@@ -32,10 +33,18 @@ class Account(NamedTuple):
 
 def run_program(argv: Sequence[str]) -> CompletedProgram:
     """Run a program to its end. Raises CommandFailed if it fails, also with what it printed on standard output."""
-    ended = command.run(argv, timeout_seconds=_TIMEOUT_SECONDS, check=False)
+    return _checked(command.run(argv, timeout_seconds=_TIMEOUT_SECONDS, check=False))
+
+
+def feed_program(argv: Sequence[str], content: bytes) -> CompletedProgram:
+    """Run a program with this on its standard input, which nobody else sees. Raises CommandFailed if it fails."""
+    return _checked(command.run(argv, timeout_seconds=_TIMEOUT_SECONDS, input_bytes=content, check=False))
+
+
+def _checked(ended: CompletedProgram) -> CompletedProgram:
     if ended.exit_code != 0:
         lines = [*ended.last_lines, *ended.stdout.decode("utf-8", "replace").splitlines()[-command.KEPT_LINES :]]
-        raise CommandFailed(f"{' '.join(argv)} ended with exit code {ended.exit_code}", details="\n".join(lines))
+        raise CommandFailed(f"{' '.join(ended.argv)} ended with exit code {ended.exit_code}", details="\n".join(lines))
     return ended
 
 
@@ -45,6 +54,7 @@ class Host:
 
     root: Path = Path("/")
     run: Runner = run_program
+    feed: Feeder = feed_program
     search_path: str = field(
         default_factory=lambda: os.pathsep.join((os.environ.get("PATH", ""), *map(str, PROGRAM_DIRECTORIES), "/sbin"))
     )

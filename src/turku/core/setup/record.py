@@ -29,6 +29,8 @@ class Kind(StrEnum):
     UNIT = "unit"
     REGISTRATION = "registration"
     """A registration with a service elsewhere, by its address. Nothing on this host undoes it."""
+    DATA = "data"
+    """Data that setup began, such as a database. Nobody but its owner removes it."""
 
 
 class Reload(StrEnum):

@@ -11,7 +11,7 @@ from turku.core.setup.record import Kind, Made, Record, Reload
 from turku.errors import CommandFailed
 
 Say = Callable[[str], None]
-_ORDER = (Kind.UNIT, Kind.FILE, Kind.LINK, Kind.DIRECTORY, Kind.USER, Kind.REGISTRATION)
+_ORDER = (Kind.UNIT, Kind.FILE, Kind.LINK, Kind.DIRECTORY, Kind.USER, Kind.REGISTRATION, Kind.DATA)
 _UNDOING = {
     Kind.UNIT: "stop and disable {}",
     Kind.FILE: "remove {}",
@@ -19,6 +19,7 @@ _UNDOING = {
     Kind.DIRECTORY: "remove the directory {}, if it is empty",
     Kind.USER: "remove the user {}",
     Kind.REGISTRATION: "forget that this host is registered with {}, which goes on knowing it",
+    Kind.DATA: "leave {} as it is",
 }
 _YES_HINT = "--yes does it without asking, and --dry-run only shows it"
 
