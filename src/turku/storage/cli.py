@@ -14,7 +14,7 @@ PROGRAM = Program(
     {
         "host_setup": ("setup", "teardown"),
         "check": ("check", "config"),
-        "registration": ("update-config", "rotate-secret"),
+        "registration": ("update-config", "rotate-secret", "recover-coordinator"),
         "browse": ("snapshots", "ls", "versions", "find", "diff"),
         "retention": ("retention",),
         "trash": ("trash",),

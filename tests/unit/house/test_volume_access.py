@@ -20,6 +20,8 @@ _LINKS = "the links in var_dir to machines' directories; nothing behind them is 
 _CHOSEN = "a volume's own directory and those above it, before anything of a machine is there"
 ALLOWED: dict[tuple[str, str], str] = {
     ("registration/acting_user.py", "only_root_can_change"): "the directories of programs that root runs",
+    ("registration/known_machines.py", "remember"): _VAR,
+    ("registration/known_machines.py", "_recorded"): _VAR,
     ("registration/admitted_keys.py", "write"): _VAR,
     ("registration/coordinator.py", "Coordinator.learn_keys"): _VAR,
     ("registration/admitted_keys.py", "line_of"): _VAR,

@@ -6,19 +6,32 @@ It runs before the settings are there. So this module imports nothing of Django 
 import argparse
 import os
 import pwd
+from datetime import timedelta
 from pathlib import Path
 
 from turku.api.configuration import service_user
 from turku.api.project.recovery import manifest, settings_files
 from turku.api.project.recovery.manifest import OpenedBackup
 from turku.core import durable
+from turku.core.cli.arguments import number
+from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.units import count_of
 from turku.errors import ConfigurationError, UsageError
+
+_FOR_STORAGES = """On each storage, give its new api_url and join token, keep its name and volumes, and run:
+  turku-storage update-config
+  turku-storage recover-coordinator"""
+_FOR_MACHINES = "For each: turku-api machine re-enrol MACHINE, and turku-agent re-enrol there."
 
 
 def run(options: argparse.Namespace) -> int:
     """Verify the backup, and put everything in its place."""
+    if options.from_storages or options.end:
+        if options.directory is not None:
+            raise UsageError("--from-storages needs no directory", hint="a backup has more than storages know: take it")
+        return _from_storages(options)
     if options.directory is None:
         raise UsageError(
             "recover needs the directory of a backup", hint="the timer makes them in /var/backups/turku-api"
@@ -57,6 +70,35 @@ def _recover(opened: OpenedBackup, *, replaces: bool) -> int:
     return 0
 
 
+def _from_storages(options: argparse.Namespace) -> int:
+    """Take the reports of storages for a while, and show what came so far."""
+    import django
+
+    service_user.become(os.environ)
+    django.setup()
+    from turku.api.backups import recovered_machines
+    from turku.api.commands.setup import configured
+
+    def show(_options: argparse.Namespace, say: Say) -> int:
+        now = SYSTEM_CLOCK.now()
+        if options.end:
+            recovered_machines.end(now=now)
+            say("Reports of storages are not taken any more.")
+        else:
+            until = recovered_machines.begin(until=now + timedelta(hours=options.hours), now=now).date_ends
+            say(f"Reports of storages are taken until {until:%Y-%m-%d %H:%M} UTC.\n\n{_FOR_STORAGES}\n")
+        machines = recovered_machines.recovered()
+        for each in machines:
+            state = "waits" if recovered_machines.is_waiting(each) else "is back"
+            if not each.active:
+                state = "is switched off: several storages have it. Choose its storage, and switch it on (admin site)"
+            say(f"{each}  {each.uuid}  {each.storage}  {state}")
+        say(f"{count_of(len(machines), 'machine')} recovered so far." + (f" {_FOR_MACHINES}" if machines else ""))
+        return 0
+
+    return configured(show)(options)
+
+
 def _put_settings_back(opened: OpenedBackup) -> None:
     """Write the environment file if there is none, and go on as the service's user with its variables."""
     path = service_user.FILE
@@ -86,7 +128,7 @@ COMMANDS = (
         run,
         (
             ("Recover from the newest backup there:", "{prog} /var/backups/turku-api"),
-            ("Recover from a certain one:", "{prog} /mnt/disk/turku-api/2026-11-30T021500Z"),
+            ("Recover without a backup, from what storages know:", "{prog} --from-storages"),
             ("Go back to it, in place of the present database:", "{prog} /srv/copy --replace"),
         ),
         (
@@ -97,6 +139,19 @@ COMMANDS = (
                 metavar="DIRECTORY",
                 help="A backup, or a directory of which the newest one is taken.",
             ),
+            Argument(
+                "--from-storages",
+                action="store_true",
+                help="Without a backup: take what storages know of their machines, and show what came so far.",
+            ),
+            Argument(
+                "--hours",
+                type=number("hours", 24 * 14, above_least=True),
+                default=72.0,
+                metavar="N",
+                help="Take reports of storages for this time (default: %(default)g).",
+            ),
+            Argument("--end", action="store_true", help="Take no reports of storages any more."),
             Argument(
                 "--replace",
                 action="store_true",

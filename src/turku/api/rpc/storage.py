@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from turku.api.backups import runs
+from turku.api.backups import recovered_machines, runs
 from turku.api.backups.next_backup import due_sources
 from turku.api.fleet import assignment
 from turku.api.fleet.identity import authentication, registration, rotation
@@ -36,6 +36,7 @@ from turku.protocol.messages import (
     StorageUpdateConfigAnswer,
     StorageUpdateConfigRequest,
 )
+from turku.protocol.recovery_messages import StorageKnownMachinesAnswer, StorageKnownMachinesRequest
 from turku.protocol.restore_messages import StorageAccessAnswer, StorageAccessRequest
 
 
@@ -158,6 +159,14 @@ def storage_integrity_report(request: StorageIntegrityReportRequest) -> Empty:
     storage, machine = _storage_and_machine(request.storage, request.machine.uuid, now=now)
     report.record(machine, storage, request.machine.sources, now=now)
     return Empty()
+
+
+@endpoint(StorageKnownMachinesRequest)
+def storage_known_machines(request: StorageKnownMachinesRequest) -> StorageKnownMachinesAnswer:
+    """Recover machines that the storage has history of."""
+    now = SYSTEM_CLOCK.now()
+    storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
+    return StorageKnownMachinesAnswer(recovered_machines.take(storage, request.machines, now=now))
 
 
 @endpoint(StorageAccessRequest)

@@ -16,6 +16,7 @@ _CALLS = {
     PREFIX_V2: (
         *(storage.storage_heartbeat, storage.storage_integrity_report, storage.storage_access_request),
         *(agent.agent_restores, agent.agent_restore_progress, agent.agent_profiles),
+        storage.storage_known_machines,
         *(restore_requests.restore_request, restore_requests.restore_request_approve),
         *(restore_requests.restore_request_reject, restore_requests.restore_request_cancel),
         restore_requests.restore_request_list,

@@ -6,16 +6,28 @@ import random
 import sys
 
 from turku.core import log
+from turku.core.cli import listing
 from turku.core.cli import options as common
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.units import count_of
 from turku.errors import UsageError
-from turku.storage.commands.setup import PRIVATE_UMASK, config_dir, configured, logged
+from turku.protocol.messages import StorageCredentials
+from turku.protocol.recovery_messages import (
+    CALL,
+    MACHINES_LIMIT,
+    KnownMachine,
+    MachineOutcome,
+    StorageKnownMachinesAnswer,
+    StorageKnownMachinesRequest,
+)
+from turku.storage.commands.setup import EXIT_PROBLEMS, PRIVATE_UMASK, config_dir, configured, logged
 from turku.storage.config import loading
 from turku.storage.config.model import StorageConfig
-from turku.storage.registration import secret_rotation
+from turku.storage.registration import known_machines, secret_rotation
 from turku.storage.registration import update_config as registration
+from turku.storage.registration.coordinator import Coordinator
 
 _PROGRAM = "turku-storage-update-config"
 
@@ -45,6 +57,40 @@ def rotate_secret(_options: argparse.Namespace, configuration: StorageConfig, _c
     finished = ", as an earlier run had begun" if was_begun else ""
     say(f"storage {configuration.identity.name} has a new secret{finished}")
     return 0
+
+
+def recover_coordinator(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
+    """Tell the coordinator every machine with history here, and show what it made of each."""
+    found = known_machines.gather(configuration, now=clock.now())
+    outcomes: dict[str, MachineOutcome] = {}
+    if not options.dry_run:
+        api = Coordinator(configuration).beyond_contract()
+        for part in known_machines.parts(found, MACHINES_LIMIT):
+
+            def message(credentials: StorageCredentials, part: dict[str, KnownMachine] = part) -> object:
+                return StorageKnownMachinesRequest(credentials, part)
+
+            outcomes |= api.call(CALL, message, StorageKnownMachinesAnswer).machines
+    rows = ((uuid, *_described(machine, outcomes.get(uuid))) for uuid, machine in found.items())
+    headings = ("machine", "name", "sources", "coordinator")
+    listing.show(
+        headings, rows, say, drop=("coordinator",) if options.dry_run else (), empty="there is no history here"
+    )
+    claimed = sum(each.outcome in ("claimed", "refused") for each in outcomes.values())
+    if not options.dry_run:
+        say(
+            f"{count_of(len(outcomes) - claimed, 'machine')} told. Each comes back by its operator: "
+            "turku-api machine re-enrol MACHINE, and turku-agent re-enrol there."
+        )
+    return EXIT_PROBLEMS if claimed else 0
+
+
+def _described(machine: KnownMachine, outcome: MachineOutcome | None) -> tuple[str, str, str]:
+    parts = (machine.environment_name, machine.service_name, machine.unit_name)
+    told = "" if outcome is None else f"{outcome.outcome}: {outcome.detail}" if outcome.detail else outcome.outcome
+    # A source whose options are not known comes back when its machine declares it.
+    sources = (name if each.options else f"({name})" for name, each in sorted(machine.sources.items()))
+    return "-".join(part for part in parts if part), " ".join(sources), told
 
 
 COMMANDS = (
@@ -78,5 +124,19 @@ COMMANDS = (
             ("Replace it, and see that the coordinator takes it:", "{prog} && turku-storage update-config"),
             ("Replace that of another storage:", "ssh root@backup2 {prog}"),
         ),
+    ),
+    Command(
+        "recover-coordinator",
+        "Tell a coordinator that lost its database which machines have history here.",
+        configured(recover_coordinator, needs_all_volumes=True),
+        (
+            ("Show what would be told:", "{prog} --dry-run"),
+            ("Tell the new coordinator:", "{prog}"),
+            ("Register with it first:", "turku-storage update-config && {prog}"),
+        ),
+        (common.DRY_RUN,),
+        "The coordinator takes it only while 'turku-api recover --from-storages' allows it, and changes no machine "
+        "that it has already.",
+        {EXIT_PROBLEMS: "A machine was refused, or another storage has it as well."},
     ),
 )

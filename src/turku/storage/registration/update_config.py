@@ -23,7 +23,7 @@ from turku.protocol.messages import (
 )
 from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import machine_links, volume_marks, volumes
-from turku.storage.registration import admitted_keys, authorized_keys, faults, secret_rotation
+from turku.storage.registration import admitted_keys, authorized_keys, faults, known_machines, secret_rotation
 from turku.storage.registration.coordinator import Coordinator
 from turku.storage.registration.key_removal import Removal
 
@@ -107,6 +107,7 @@ def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> Non
         written = authorized_keys.write(configuration, machines, removal)
         admitted_keys.write(configuration, written.admitted)
         machine_links.update_links(configuration, machines)
+        known_machines.remember(configuration, machines)
     _LOG.info(
         "%d machine%s admitted, %d left out; %s %s",
         len(written.admitted),
