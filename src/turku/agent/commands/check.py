@@ -12,6 +12,7 @@ from turku.core.cli.listing import Say
 from turku.core.cli.program import Command
 from turku.core.configuration import display
 from turku.core.log import one_line
+from turku.core.setup import host_files
 
 _EXIT_PROBLEMS = 1
 
@@ -39,6 +40,7 @@ def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
         "directory uses or removes it"
         for directory in staging_records.existing(agent.state)
     ]
+    lines += [f"note: {sentence}" for sentence in host_files.outdated("turku.agent", "turku-agent")]
     for line in lines:
         say(line)
     return _EXIT_PROBLEMS if problems else 0

@@ -7,6 +7,7 @@ from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as WarningMessage
 
 from turku.api.fleet.identity import keyring
+from turku.core.setup import host_files
 from turku.errors import TurkuError
 
 
@@ -39,3 +40,12 @@ def hash_key_check(**_arguments: Any) -> list[CheckMessage]:
             )
         )
     return messages
+
+
+@register
+def host_files_check(**_arguments: Any) -> list[CheckMessage]:
+    """Return a warning for each installed unit or other file that is not of this version (turku.W002)."""
+    return [
+        WarningMessage(f"{sentence[0].upper()}{sentence[1:]}.", id="turku.W002")
+        for sentence in host_files.outdated("turku.api", "turku-api")
+    ]

@@ -9,6 +9,7 @@ from turku.core import log
 from turku.core.cli.program import Command
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.configuration import display
+from turku.core.setup import host_files
 from turku.core.units import size
 from turku.errors import TurkuError
 from turku.policy.timing import clock_agreement
@@ -67,6 +68,8 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
             problems.append(f"{fact.subject}: {fact.text}")
         else:
             say(f"  {fact.verdict.value:4} {fact.subject}: {fact.text}")
+    for sentence in host_files.outdated("turku.storage", "turku-storage"):
+        say(f"note: {sentence}")
     for problem in problems:
         say(f"PROBLEM: {problem}")
     if not problems:
