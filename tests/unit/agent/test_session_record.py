@@ -27,7 +27,7 @@ def note(state: AgentState, error: TurkuError | None, now: datetime = NOW, stora
 
 
 def told(state: AgentState, now: datetime = NOW) -> object:
-    """What the next checkin tells, which then is known."""
+    """Return the failures that the next checkin tells, which then are known."""
     record = session_record.read(state)
     failures = session_record.failures_to_tell(record, now=now)
     if failures is UNSET:

@@ -9,7 +9,8 @@ TOOLS = {"mypy", "ruff", "pytest", "playwright", "hypothesis", "import-linter", 
 
 def pins(name: str) -> dict[str, str]:
     entries = re.findall(r"^[a-z][^\n]*(?:\n +[^\n]*)*", (REPOSITORY / name).read_text(), re.MULTILINE)
-    return {entry.partition("==")[0]: entry for entry in entries}
+    # A package may be for some systems only in one of the two.
+    return {entry.partition("==")[0]: re.sub(r" ; [^\\]*", " ", entry) for entry in entries}
 
 
 def test_the_demo_installs_what_it_needs_in_the_tested_versions() -> None:
@@ -18,4 +19,4 @@ def test_the_demo_installs_what_it_needs_in_the_tested_versions() -> None:
     assert all("--hash=sha256:" in entry for entry in demo.values())
     assert {"django", "gunicorn", "msgspec", "rich", "setuptools"} <= demo.keys()
     assert not TOOLS & demo.keys()
-    assert TOOLS <= every.keys()
+    assert every.keys() >= TOOLS
