@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from turku.agent.capture import accepted_path, excluded_paths
+from turku.agent.capture import accepted_path, excluded_paths, own_paths
 from turku.agent.capture.change_report import ChangeReport
 from turku.agent.checkin import DueStorage
 from turku.agent.config.model import AgentConfig, SourceConfig
@@ -207,7 +207,10 @@ class _SessionThread(threading.Thread):
 
     def _session(self) -> None:
         with ExitStack() as opened:
-            withheld = excluded_paths.missing_mounts(self._sources)
+            own = own_paths.withheld(self._agent, self._sources)
+            for name, reason in own.items():
+                _LOG.error("source %s is not offered: %s", name, reason)
+            withheld = {**excluded_paths.missing_mounts(self._sources), **own}
             modules = []
             for source in self._sources:
                 if source.name in withheld:
@@ -243,7 +246,7 @@ class _SessionThread(threading.Thread):
         return self._module_at(replace(source, path=real), accepted_path.served_path(descriptor))
 
     def _module_at(self, source: SourceConfig, path: str) -> Module:
-        found = excluded_paths.find(self._agent.state, source)
+        found = excluded_paths.find(self._agent, source)
 
         def served(directories: Iterable[Path]) -> tuple[Path, ...]:
             return tuple(Path(path) / each.relative_to(source.path) for each in directories)

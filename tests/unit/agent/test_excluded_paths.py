@@ -8,11 +8,12 @@ import pytest
 from tests.unit.agent.conftest import Write
 
 from turku.agent import registration
-from turku.agent.capture import excluded_paths
+from turku.agent.capture import excluded_paths, own_paths
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture.mounts import Mount
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig, SourceConfig
+from turku.core.configuration import declaration
 
 
 def source(path: Path | str, **options: object) -> SourceConfig:
@@ -56,9 +57,9 @@ def test_mounts_below_are_offered_empty_and_named(
     caplog.set_level(logging.INFO)
     data = tmp_path / "data"
     mounted(monkeypatch, (data / "disk", "xfs"), (data / "proc", "proc"), (tmp_path / "other", "ext4"))
-    assert excluded_paths.find(agent.state, source(data)).emptied == ()
+    assert excluded_paths.find(agent, source(data)).emptied == ()
     assert caplog.messages == []
-    found = excluded_paths.find(agent.state, source(data, one_file_system=True))
+    found = excluded_paths.find(agent, source(data, one_file_system=True))
     assert found.emptied == (data / "disk", data / "proc")
     assert caplog.messages == [
         "source data: other file systems are not backed up with it (one_file_system): "
@@ -72,7 +73,7 @@ def test_many_mounts_take_one_line(
     caplog.set_level(logging.INFO)
     data = tmp_path / "data"
     mounted(monkeypatch, *((data / f"{number:05}", "overlay") for number in range(5000)))
-    assert len(excluded_paths.find(agent.state, source(data, one_file_system=True)).emptied) == 5000
+    assert len(excluded_paths.find(agent, source(data, one_file_system=True)).emptied) == 5000
     [message] = caplog.messages
     assert len(message) < 5000
     assert message.endswith(", 4980 more")
@@ -82,17 +83,50 @@ def test_a_mount_by_way_of_a_link_is_found(agent: AgentConfig, tmp_path: Path, m
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     mounted(monkeypatch, (tmp_path / "real" / "disk", "xfs"))
-    found = excluded_paths.find(agent.state, source(tmp_path / "link", one_file_system=True))
+    found = excluded_paths.find(agent, source(tmp_path / "link", one_file_system=True))
     assert found.emptied == (tmp_path / "link" / "disk",)
 
 
-def test_one_time_passwords_are_in_no_backup(
+def test_the_agents_own_state_is_in_no_backup(
     agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted(monkeypatch)
-    assert excluded_paths.find(agent.state, source("/")).emptied == (agent.state.var_dir / "run",)
-    assert excluded_paths.find(agent.state, source(agent.state.var_dir)).emptied == (agent.state.var_dir / "run",)
-    assert excluded_paths.find(agent.state, source(tmp_path / "etc")).emptied == ()
+    assert excluded_paths.find(agent, source("/")).emptied == (agent.state.var_dir,)
+    assert excluded_paths.find(agent, source(tmp_path / "etc")).emptied == ()
+    assert own_paths.withheld(agent, [source("/"), source(tmp_path / "etc")]) == {}
+    for path in (agent.state.var_dir, agent.state.var_dir / "config.d"):
+        [reason] = own_paths.withheld(agent, [source(path)]).values()
+        assert "is the agent's own state" in reason
+
+
+def test_files_with_secrets_are_in_no_backup_and_others_are(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted(monkeypatch)
+    agent = configuration.load(write(api_auth="x" * 30, lock_dir=str(tmp_path / "locks")))
+    directory = agent.config_dir / "config.d"
+    for name, content in {
+        "10-names.json": '{"unit_name": "web"}',
+        "20-secret.yaml": "api_auth_secret: x\n",
+        "30-broken.json": "{",
+        "config.json~": "{}",
+        ".config.json.swp": "",
+    }.items():
+        (directory / name).write_text(content)
+    hidden = excluded_paths.find(agent, source(tmp_path)).hidden
+    secret = [".config.json.swp", "20-secret.yaml", "30-broken.json", "config.json", "config.json~"]
+    locks = ("turku-agent-identity", "turku-agent-ping", "turku-agent-restore", "turku-update-config")
+    assert hidden == (*(directory / name for name in secret), *(tmp_path / "locks" / f"{name}.lock" for name in locks))
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "turku-agent-ping.lock").touch()
+    notes = list(own_paths.notes(agent, source(tmp_path)))
+    assert len(notes) == 1 + len(secret) + 1
+    assert list(own_paths.notes(agent, source("/usr"))) == []
+
+
+def test_every_secret_key_of_the_configuration_is_known_as_one() -> None:
+    secret = {key.name for key in declaration.all_keys(AgentConfig) if "Secret" in str(key.plain_type)}
+    assert secret | {"api_auth"} == own_paths.SECRET_KEYS
 
 
 def test_a_volume_of_the_storage_on_this_machine_is_excluded_and_said(
@@ -110,14 +144,14 @@ def test_a_volume_of_the_storage_on_this_machine_is_excluded_and_said(
     volumes = {"a": {"path": str(srv / "configured")}, "b": {"path": 7}, "c": {"path": str(srv / "gone")}, "d": None}
     (storage_directory / "config.d" / "config.json").write_text(json.dumps({"volumes": volumes}))
     mounted(monkeypatch, (srv / "marked", "xfs"), (srv / "plain", "xfs"), (srv / "user", "fuse.sshfs"))
-    found = excluded_paths.find(agent.state, source(srv))
+    found = excluded_paths.find(agent, source(srv))
     assert found.emptied == (srv / "configured", srv / "marked")
     assert caplog.messages == [
         f"source data: {srv / name} is not backed up: it is a volume of the storage on this machine"
         for name in ("configured", "marked")
     ]
     # Whoever names the volume itself wants it.
-    assert excluded_paths.find(agent.state, source(srv / "configured")).emptied == ()
+    assert excluded_paths.find(agent, source(srv / "configured")).emptied == ()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"volumes": []}', '{"volumes": {"a": {"path": "x\\u0000"}}}'])
@@ -126,7 +160,7 @@ def test_a_damaged_configuration_of_a_storage_is_its_own_matter(
 ) -> None:
     (storage_directory / "config.d" / "config.json").write_text(content)
     mounted(monkeypatch)
-    assert excluded_paths.find(agent.state, source(tmp_path / "etc")).emptied == ()
+    assert excluded_paths.find(agent, source(tmp_path / "etc")).emptied == ()
 
 
 def test_the_check_warns_of_disks_and_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turku.agent.capture import mounts as mount_points
+from turku.agent.capture import own_paths
 from turku.agent.capture.mounts import Mount
-from turku.agent.config.model import AgentState, SourceConfig
+from turku.agent.config.model import AgentConfig, SourceConfig
 from turku.agent.state import staging_records
 from turku.core.configuration import directory as configuration_directory
 from turku.policy import run_options
 
 _SHOWN_MOUNTS = 20
-_RUNTIME_DIRECTORY = "run"
 STORAGE_DIRECTORY = Path("/etc/turku-storage")
 _STATE_DIRECTORY = "/var/lib/turku-storage"
 MARK = ".turku-volume"
@@ -33,7 +33,7 @@ class ExcludedPaths:
     """Directories below a source's path that are not offered, as paths below that path."""
 
     hidden: tuple[Path, ...] = ()
-    """Directories that a storage does not see."""
+    """Directories and files that a storage does not see."""
     emptied: tuple[Path, ...] = ()
     """Directories that a storage sees as empty."""
 
@@ -58,10 +58,10 @@ def volumes_within(source: SourceConfig, mounts: list[Mount]) -> list[Path]:
     return [each for each in storage_volumes(mounts) if each != path and each.is_relative_to(path)]
 
 
-def find(configuration: AgentState, source: SourceConfig) -> ExcludedPaths:
+def find(agent: AgentConfig, source: SourceConfig) -> ExcludedPaths:
     """Return the paths that are excluded from the source now, and log them."""
     mounts = mount_points.all_mounts()
-    hidden = list(_below(source, staging_records.existing(configuration)))
+    hidden = list(_below(source, staging_records.existing(agent.state)))
     for each in hidden:
         _LOG.warning(
             "source %s: %s is not backed up: it is the staging directory of a running or interrupted restore; the next "
@@ -78,13 +78,15 @@ def find(configuration: AgentState, source: SourceConfig) -> ExcludedPaths:
     emptied = {
         *_below(source, (mount.path for mount in others)),
         *_below(source, volumes),
-        # One-time passwords, which are valid for this session only.
-        *_below(source, [configuration.var_dir / _RUNTIME_DIRECTORY]),
+        *_below(source, [own_paths.excluded_directory(agent)]),
     }
+    for note in own_paths.notes(agent, source):
+        _LOG.debug("source %s: %s", source.name, note)
+    hidden += _below(source, own_paths.excluded_files(agent))
     return ExcludedPaths(tuple(hidden), tuple(sorted(emptied)))
 
 
-def protected_paths(configuration: AgentState, source: SourceConfig | None, target: Path) -> frozenset[bytes]:
+def protected_paths(source: SourceConfig | None, target: Path) -> frozenset[bytes]:
     """Return directories of a restore's target, relative to it, whose content a restore must not touch.
 
     A backup has them as empty directories. Nothing in them may be deleted because the backup lacks it. ``source`` is
@@ -96,7 +98,6 @@ def protected_paths(configuration: AgentState, source: SourceConfig | None, targ
     found = {
         *(mount.path for mount in mount_points.boundary(base, mounts) if is_one or mount.shows_the_kernel),
         *(each for each in storage_volumes(mounts) if each != base),
-        Path(os.path.realpath(configuration.var_dir)) / _RUNTIME_DIRECTORY,
     }
     return frozenset(os.fsencode(path.relative_to(base)) for path in found if path.is_relative_to(base))
 

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 
 from turku.agent import registration
+from turku.agent.capture import own_paths
 from turku.agent.commands.setup import configured
 from turku.agent.config.loading import load_with_files
 from turku.agent.config.model import AgentConfig
@@ -54,6 +55,8 @@ def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
         for key, value in source.options.items():
             if key != "path":
                 yield False, f"        {one_line(f'{key}: {value}')}"
+        for note in own_paths.notes(agent, source):
+            yield False, f"        note: {one_line(note)}"
         for warning in registration.source_warnings(source):
             where = f" ({source.place})" if warning.is_problem and source.place else ""
             label = "PROBLEM" if warning.is_problem else "note"

@@ -13,7 +13,8 @@ from typing import Literal
 
 import xxhash
 
-from turku.agent.capture import excluded_paths
+from turku.agent.capture import excluded_paths, own_paths
+from turku.agent.capture.own_paths import NO_OWN_PATHS
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore import session
 from turku.agent.restore.file_metadata import link_target
@@ -134,6 +135,7 @@ class _DryRun:
         self._agent = agent
         self._job = job
         self._root = _NO_TARGET
+        self._own = NO_OWN_PATHS
         self._counts: Counter[DryRunStep] = Counter()
         # A filter, as its memory does not grow with the number of files that a storage lists.
         self._listed = BloomFilter()
@@ -148,6 +150,7 @@ class _DryRun:
         for answer in request(self._agent, self._job, address, timeout_seconds=_DRY_RUN_TIMEOUT_SECONDS):
             if isinstance(answer, RestorePlan) and plan is None:
                 plan = planned_restore(self._agent.state, self._job, answer, address.name)
+                self._own = own_paths.in_target(self._agent, plan.target)
                 yield from (f"note: {remark}" for remark in plan.remarks)
                 with suppress(OSError):
                     self._root = os.open(plan.target, directory_tree.DIRECTORY_FLAGS)
@@ -173,10 +176,15 @@ class _DryRun:
                 yield f"{step}  {shell_words.path_word(path)}"
 
     def _step(self, path: bytes, entry: ManifestEntry) -> DryRunStep:
-        overwrite = self._job.overwrite
         status = None if self._root == _NO_TARGET else directory_tree.status(self._root, path)
+        if self._own.is_sealed(path) or (status is not None and self._own.is_kept(path)):
+            return "keep"
         if status is None:
             return "create"
+        return self._step_in_place(status, path, entry)
+
+    def _step_in_place(self, status: os.stat_result, path: bytes, entry: ManifestEntry) -> DryRunStep:
+        overwrite = self._job.overwrite
         if entry.kind == "file" and stat.S_ISREG(status.st_mode):
             if (status.st_size, status.st_mtime_ns) == (entry.size_bytes, time_ns(entry.modified)):
                 return "same"
@@ -190,7 +198,7 @@ class _DryRun:
 
     def _deletion_lines(self, plan: PlannedRestore) -> Iterator[str]:
         source = self._job.source_here(self._agent)
-        untouched = excluded_paths.protected_paths(self._agent.state, source, plan.target)
+        untouched = excluded_paths.protected_paths(source, plan.target) | self._own.names
         for path in _files_below(self._root, self._job.paths, untouched):
             if path not in self._listed:
                 self._counts["delete"] += 1

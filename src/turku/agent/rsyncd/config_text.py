@@ -23,7 +23,7 @@ class Module:
     """The path that rsyncd serves."""
     writable: bool = False
     hidden: tuple[Path, ...] = ()
-    """Directories below the path that the daemon does not show."""
+    """Directories and files below the path that the daemon does not show."""
     emptied: tuple[Path, ...] = ()
     """Directories below the path that the daemon shows as empty."""
     one_file_system: bool | UnsetType = UNSET

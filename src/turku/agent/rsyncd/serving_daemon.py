@@ -75,8 +75,15 @@ def _write_files(configuration: RsyncdConfig, modules: Sequence[Module], directo
 
 
 def _pattern(path: Path) -> str:
-    """Return an rsync pattern for the path, whose last name was drawn at random, so that no other path matches it."""
-    return "/" + re.sub(rb"[^A-Za-z0-9._/-]", b"?", os.fsencode(path)).decode("ascii")
+    """Return an rsync pattern for the path.
+
+    In a pattern without a wildcard a backslash stands for itself, and in one with a wildcard it escapes the next
+    character. A line break cannot be written, so any character matches in its place.
+    """
+    text = os.fsdecode(path)
+    if re.search(r"[*?\[\n\r]", text):
+        text = re.sub(r"[\n\r]", "?", re.sub(r"([\\*?\[])", r"\\\1", text))
+    return f"/{text}"
 
 
 def _pattern_within(path: Path) -> str:

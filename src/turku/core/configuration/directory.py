@@ -85,6 +85,15 @@ def read_directories(directories: Iterable[Path]) -> MergedFiles:
     return merged
 
 
+def read_one(path: Path) -> MergedFiles | None:
+    """Return the content of one file of a configuration directory, or None for a file that is not read there."""
+    if _why_ignored(path) is not None:
+        return None
+    merged = MergedFiles()
+    _read_file(path, merged)
+    return merged
+
+
 def _why_ignored(path: Path) -> str | None:
     """Return the reason why a file is not read. None: it is read. Empty: nobody would expect it to be."""
     has_suffix = path.suffix in _SUFFIXES

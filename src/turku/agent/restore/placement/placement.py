@@ -63,7 +63,9 @@ class Placement:
         self._moves_whole_directories = self._is_complete = is_complete
         # Directories that stay as they are, unless something for them arrived.
         self._untouched = prepared.untouched
-        self._above_untouched = {above for path in prepared.untouched for above in _with_parents(path)}
+        self._own = prepared.own
+        self._never_deleted = prepared.untouched | prepared.own.names
+        self._above_untouched = {above for path in self._never_deleted for above in _with_parents(path)}
         self._steps = Stack()
 
     def run(self, paths: Sequence[bytes], parents: Iterable[ParentDirectory]) -> None:
@@ -105,6 +107,9 @@ class Placement:
 
     def _requested_path(self, path: bytes, directories: ParentDirectories) -> None:
         above, name = split(path)
+        if self._own.is_sealed(path):
+            self.problems.add(path, "belongs to the agent that runs here: it was not restored (--to does)")
+            return
         with directory_tree.opened_directory(self._scope.tree, above) as inner:
             received = status_of(inner, name)
             basis_inode = self._scope.prepared.basis_files.inode_at(path)
@@ -127,7 +132,7 @@ class Placement:
             directory_tree.opened_directory(self._scope.target, path) as outer,
         ):
             # With ``never``, existing directories keep their metadata as existing files do.
-            is_changed = is_new or self._scope.overwrite != "never"
+            is_changed = is_new or (self._scope.overwrite != "never" and not self._own.is_kept(path))
             wanted = os.fstat(inner if is_changed else outer)
             metadata = _METADATA.pack(
                 *(wanted.st_mode, wanted.st_uid, wanted.st_gid),
@@ -149,12 +154,14 @@ class Placement:
                 basis_inode = missing.pop(name, 0)
                 if self._is_reserved(inside) or (inside in self._untouched and _is_empty_directory(inner, name)):
                     continue
+                if inside in self._own.sealed:
+                    continue
                 with self._errors_as_problems(inside):
                     self._entry(inner, outer, inside, entry.stat(follow_symlinks=False), basis_inode)
-        if self._delete:
+        if self._delete and not self._own.is_kept(path):
             for name in missing:
                 inside = joined(path, name)
-                if inside != self._scope.prepared.staging.name and inside not in self._untouched:
+                if inside != self._scope.prepared.staging.name and inside not in self._never_deleted:
                     with self._errors_as_problems(inside, "deleted"):
                         self._delete_entry(outer, inside)
 
@@ -165,7 +172,7 @@ class Placement:
     def _refuse_untouched(self, path: bytes) -> None:
         """Raise OSError for an untouched directory and for one that contains one."""
         if path in self._above_untouched:
-            raise OSError(errno.EBUSY, "another file system, or a storage's volume, is in it")
+            raise OSError(errno.EBUSY, "another file system, a storage's volume or the agent's own files are in it")
 
     def _leave(self, path: bytes, metadata: tuple[int, ...], kind: bytes) -> None:
         mode, uid, gid, *times = metadata
@@ -223,6 +230,8 @@ class Placement:
         scope = self._scope
         name = path.rpartition(b"/")[2]
         there = status_of(outer, name)
+        if there is not None and self._own.is_kept(path) and not stat.S_ISDIR(received.st_mode):
+            return
         if stat.S_ISDIR(received.st_mode):
             self._directory(inner, outer, path, there)
         elif scope.prepared.basis_files.is_basis_file(scope.tree, path, received, basis_inode):
@@ -246,8 +255,9 @@ class Placement:
     def _directory(self, inner: int, outer: int, path: bytes, there: os.stat_result | None) -> None:
         name = path.rpartition(b"/")[2]
         if there is not None and not stat.S_ISDIR(there.st_mode):
-            if self._scope.overwrite == "never":
+            if self._scope.overwrite == "never" or self._own.is_kept(path):
                 return
+            self._refuse_untouched(path)
             os.unlink(name, dir_fd=outer)
             there = None
         if there is not None:

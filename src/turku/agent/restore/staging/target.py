@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from turku.agent.capture import excluded_paths
+from turku.agent.capture import excluded_paths, own_paths
+from turku.agent.capture.own_paths import NO_OWN_PATHS, OwnPaths
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.staging.basis_files import BasisFiles, BasisFileWriter
@@ -61,7 +62,9 @@ class PreparedTarget:
     kinds: frozenset[Settable]
     """The attributes that can be set in the target."""
     untouched: frozenset[bytes] = frozenset()
-    """Directories of the target that stay as they are."""
+    """Directories of the target that stay as they are, unless something for them arrives."""
+    own: OwnPaths = NO_OWN_PATHS
+    """Directories of the running agent in the target."""
 
     @classmethod
     def prepare(
@@ -80,6 +83,7 @@ class PreparedTarget:
         ``differing`` are files whose content differs although size and time are the same. Raises RestoreFailed,
         LockHeld.
         """
+        own = own_paths.in_target(agent, directory)
         is_new = not os.path.lexists(directory)
         descriptor = stack.enter_context(locked(directory))
         staging = stack.enter_context(
@@ -93,7 +97,8 @@ class PreparedTarget:
             temporary.encode(),
             f"{temporary}{PARTIAL_SUFFIX}".encode(),
             kinds=frozenset(kinds),
-            untouched=excluded_paths.protected_paths(agent.state, job.source_here(agent), directory),
+            untouched=excluded_paths.protected_paths(job.source_here(agent), directory),
+            own=own,
         )
         stack.callback(prepared.basis_files.close)
         # If the restore is interrupted, the same command resumes with the received files. No others may be left then.
@@ -108,7 +113,7 @@ class PreparedTarget:
                 staging.name,
                 shows_all=job.shows_all,
                 differing=differing,
-                untouched=prepared.untouched,
+                untouched=prepared.untouched | own.sealed,
                 kinds=kinds,
                 before_first=lambda: staging.record_basis_files(are_there=True),
             ).create(job.paths)
