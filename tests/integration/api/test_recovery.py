@@ -134,6 +134,22 @@ def test_a_damaged_backup_is_refused_before_anything_is_written(whole_backup: Pa
     assert not (state / "hash_key").exists()
 
 
+def test_a_certificate_from_elsewhere_is_in_the_backup_and_named(tmp_path: Path) -> None:
+    paths = {name: tmp_path / "elsewhere" / name for name in ("certificate", "key")}
+    (tmp_path / "elsewhere").mkdir()
+    for name, path in paths.items():
+        path.write_text(f"a {name}\n")
+    variables = {"TURKU_TLS_CERTIFICATE": str(paths["certificate"]), "TURKU_TLS_KEY": str(paths["key"])}
+    with Coordinator(tmp_path / "state") as coordinator:
+        coordinator.manage("backup", str(tmp_path / "backups"), environment=variables)
+    made = only_backup(tmp_path / "backups")
+    assert (made / "settings" / "tls_key").read_text() == "a key\n"
+    paths["key"].unlink()
+    said = Coordinator(tmp_path / "new").manage("recover", str(tmp_path / "backups"), environment=variables)
+    assert f"Missing: {paths['key']}. Copy {made}/settings/tls_key there" in said
+    assert str(paths["certificate"]) not in said
+
+
 def test_only_the_newest_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:
     backups = tmp_path / "backups"
     backups.mkdir(mode=0o700)

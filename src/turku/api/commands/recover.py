@@ -58,6 +58,8 @@ def _recover(opened: OpenedBackup, *, replaces: bool) -> int:
     durable.make_private_directory(environment.state_dir)
     for path in recover.recover(opened, environment, replaces=replaces, now=SYSTEM_CLOCK.now()):
         _say(f"Kept: {path}")
+    for name, path in settings_files.missing_tls_files(opened, os.environ).items():
+        _say(f"Missing: {path}. Copy {opened.path / name} there, or change the settings.")
     _say(
         f"Recovered: {Machine.objects.count()} machines and {Storage.objects.count()} storages, as of "
         f"{opened.manifest.made}.\n\n"

@@ -12,6 +12,7 @@ from turku.core import durable
 from turku.errors import ConfigurationError, UsageError
 
 HASH_KEY, SECRET_KEY, ENVIRONMENT = "settings/hash_key", "settings/secret_key", "settings/environment"
+_TLS = {"TURKU_TLS_CERTIFICATE": "settings/tls_certificate", "TURKU_TLS_KEY": "settings/tls_key"}
 _STATE = "state/"
 _LIMIT_BYTES = 1024 * 1024
 _LEFT_OUT = ("db.sqlite3", ".", "before-recover")
@@ -27,6 +28,10 @@ def save(directory: Path, environment: Environment, variables: Mapping[str, str]
         if path not in keys:
             relative = path.relative_to(environment.state_dir)
             content[f"{_STATE}{relative}"] = durable.read_regular_file(path, limit_bytes=_LIMIT_BYTES)
+    for variable, name in _TLS.items():
+        path = Path(variables.get(variable) or "/")
+        if path.is_file() and environment.state_dir not in path.parents:
+            content[name] = path.read_bytes()[:_LIMIT_BYTES]
     for name, text in content.items():
         durable.make_private_directory((directory / name).parent)
         durable.write_bytes(directory / name, text)
@@ -59,6 +64,15 @@ def load(backup: OpenedBackup, environment: Environment, *, kept_as: str) -> lis
             durable.rename(path, kept[-1])
         durable.write_bytes(path, content)
     return kept
+
+
+def missing_tls_files(backup: OpenedBackup, variables: Mapping[str, str]) -> dict[str, Path]:
+    """Return the path of each file of TLS that the settings name, that is not there, and that the backup contains.
+
+    They lie where the coordinator's user may not write. Keys are the names of the files in the backup.
+    """
+    named = {name: Path(variables[variable]) for variable, name in _TLS.items() if variables.get(variable)}
+    return {name: path for name, path in named.items() if name in backup.manifest.files and not path.exists()}
 
 
 def _settings(variables: Mapping[str, str]) -> bytes:
