@@ -110,6 +110,7 @@ class Record:
 
     def _write(self) -> None:
         durable.make_private_directory(self.path.parent)
+        durable.remove_temporary_files(self.path.parent, name_prefix=self.path.name)
         if self._made:
             durable.write_bytes(
                 self.path, msgspec.json.format(msgspec.json.encode(_RecordContent(self.made)), indent=4)

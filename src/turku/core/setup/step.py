@@ -139,6 +139,8 @@ class FileStep(Step):
         record.add(made)
 
     def _write(self, path: Path, content: bytes, gid: int) -> None:
+        # A killed run leaves the file that it was writing.
+        durable.remove_temporary_files(path.parent, name_prefix=path.name)
         durable.write_bytes(path, content, mode=self.mode, owner=(0, gid) if os.geteuid() == 0 else None)
 
 

@@ -1,6 +1,7 @@
 """``turku-storage setup`` and ``teardown``: make this host a storage, and undo that."""
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -40,6 +41,9 @@ def set_up(options: argparse.Namespace) -> int:
     require_root()
     os.umask(PRIVATE_UMASK)
     log.set_up(PROGRAM, debug=options.debug)
+    if not options.debug:
+        # The list of steps says what was done.
+        logging.getLogger().setLevel(logging.WARNING)
     say: Say = print
     host = Host()
     token = _token(options.join)
@@ -141,8 +145,8 @@ def _what_stays(options: argparse.Namespace) -> list[str]:
         merged, volumes = {}, []
     stays = [f"volume {each.name}: {each.path}, with all snapshots" for each in volumes]
     stays.append(f"{var_dir}: this storage's identity and secret, and its links to machines")
-    name = merged.get("name", "this storage")
-    stays.append(f"the coordinator goes on knowing {name}; there: turku-api storage remove {name}")
+    if "name" in merged:
+        stays.append(f"the coordinator goes on knowing {merged['name']}; there: turku-api storage remove {merged['name']}")
     return stays
 
 
