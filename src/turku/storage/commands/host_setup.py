@@ -146,7 +146,8 @@ def _what_stays(options: argparse.Namespace) -> list[str]:
     stays = [f"volume {each.name}: {each.path}, with all snapshots" for each in volumes]
     stays.append(f"{var_dir}: this storage's identity and secret, and its links to machines")
     if "name" in merged:
-        stays.append(f"the coordinator goes on knowing {merged['name']}; there: turku-api storage remove {merged['name']}")
+        name = merged["name"]
+        stays.append(f"the coordinator goes on knowing {name}; there: turku-api storage remove {name}")
     return stays
 
 
