@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages clean
+.PHONY: help setup demo test test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -129,6 +129,9 @@ packages: ## build .deb packages of Debian 12 and 13 into dist/, as root
 	@packaging/require-debian-packages.sh packages
 	@$(MAKE) --no-print-directory setup
 	@packaging/packages.sh $(BIN)/python $(RELEASES)
+
+test-packages: ## install, upgrade, remove and purge the packages of dist/, as root
+	@packaging/test-packages.sh $(RELEASES)
 
 clean: ## remove what the other targets created
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
