@@ -126,8 +126,8 @@ def plan(host: Host, answers: Answers, first: FirstAccount) -> Plan:
         *accounts.user_steps(PACKAGE, host, PROGRAM, purpose="the coordinator runs as this user"),
         *directory_steps(PACKAGE, host, PROGRAM),
         settings_file,
-        *_certificate_steps(answers),
         DatabaseStep(environment.read(answers.variables())),
+        *_certificate_steps(answers),
         _account_step(first),
         *_service_steps(host, answers, settings_file),
     ]
