@@ -24,6 +24,7 @@ PROGRAM = Program(
         name.replace("-", "_"): (name,)
         for name in (
             "serve",
+            "status",
             "join-token",
             "profile",
             "auth-create",

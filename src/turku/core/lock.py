@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,6 +11,9 @@ from pathlib import Path
 from turku.core import durable
 from turku.errors import DurableWriteFailed, LockHeld
 
+_LOCKS_TABLE = Path("/proc/locks")
+_HELD = re.compile(r"^\d+: FLOCK +\S+ +WRITE +-?\d+ [0-9a-f]+:[0-9a-f]+:(\d+) ", re.MULTILINE)
+"""A lock in the kernel's table, and not one that waits. The group is its inode."""
 _HINT = "lock_dir must belong to the user that runs this program, and the lock must be no symbolic link"
 
 
@@ -61,6 +65,21 @@ def one_of(directory: Path, names: Iterable[str]) -> Iterator[None]:
         else:
             raise LockHeld("other runs hold each of these locks", hint="wait for one of them to end")
         yield
+
+
+def held_names(directory: Path) -> set[str]:
+    """Return the names of the locks in the directory that a process holds at this moment. None of them is touched.
+
+    Processes of another container do not show.
+    """
+    try:
+        table = _LOCKS_TABLE.read_text(errors="replace")
+        inodes = {entry.inode(): entry.name for entry in os.scandir(directory) if entry.name.endswith(".lock")}
+    except OSError:
+        return set()
+    # The device is left out: file systems with several roots, such as btrfs, show another one there.
+    held = {int(number) for number in _HELD.findall(table)}
+    return {name.removesuffix(".lock") for inode, name in inodes.items() if inode in held}
 
 
 @contextmanager

@@ -14,6 +14,7 @@ PROGRAM = Program(
     {
         "host_setup": ("setup", "teardown"),
         "check": ("check", "config"),
+        "status": ("status",),
         "registration": ("update-config", "rotate-secret", "recover-coordinator"),
         "browse": ("snapshots", "ls", "versions", "find", "diff"),
         "retention": ("retention",),

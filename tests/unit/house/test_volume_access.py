@@ -65,7 +65,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("commands/protection.py", "_private_files"): "the configuration",
     ("commands/protection.py", "_names_a_secret"): "the configuration",
     ("commands/sshd_protection.py", "facts"): "a program of the system",
-    ("registration/update_config.py", "_is_due"): _VAR,
+    ("registration/update_config.py", "_last_run"): _VAR,
     ("registration/update_config.py", "_recorded"): _VAR,
     ("registration/update_config.py", "_update"): _VAR,
     ("containment/bubblewrap.py", "wrap"): _SYSTEM,

@@ -216,4 +216,5 @@ def test_the_note_says_when_and_how_long(
     monkeypatch.setattr(update_config, "_register", Refreshes(clock, seconds=3))
     update_config.update_config(storage, clock=clock)
     note = json.loads((storage.state.var_dir / "machines_asked.json").read_text())
-    assert note == {"begin": datetime(2026, 11, 24, tzinfo=UTC).timestamp(), "seconds": 3.0}
+    begin = datetime(2026, 11, 24, tzinfo=UTC).timestamp()
+    assert note == {"begin": begin, "seconds": 3.0, "answered": begin + 3}

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -42,6 +43,8 @@ class _LastRun(msgspec.Struct, frozen=True):
 
     begin: float
     seconds: float
+    answered: float | None = None
+    """The end of the last call that went well (Unix seconds)."""
 
 
 def update_config(
@@ -80,24 +83,42 @@ def refresh(configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK) -> Non
 
 
 def _is_due(configuration: StorageState, clock: Clock) -> bool:
-    try:
-        asked = msgspec.json.decode((configuration.var_dir / _ASKED_FILE).read_bytes(), type=_LastRun)
-    except (OSError, msgspec.MsgspecError, UnicodeError):
+    asked = _last_run(configuration)
+    if asked is None:
         return True
     elapsed = clock.now().timestamp() - asked.begin
     # Negative after the clock was set back.
     return not 0 <= elapsed < max(REFRESH_PAUSE_SECONDS, _REFRESH_PAUSE_SHARE * asked.seconds)
 
 
+def _last_run(configuration: StorageState) -> _LastRun | None:
+    try:
+        return msgspec.json.decode((configuration.var_dir / _ASKED_FILE).read_bytes(), type=_LastRun)
+    except (OSError, msgspec.MsgspecError, UnicodeError):
+        return None
+
+
+def last_answer(configuration: StorageState) -> datetime | None:
+    """Return the time at which the coordinator last accepted a report of this storage, or None for never."""
+    last = _last_run(configuration)
+    try:
+        return None if last is None or last.answered is None else datetime.fromtimestamp(last.answered, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 @contextmanager
 def _recorded(configuration: StorageConfig, clock: Clock) -> Iterator[None]:
     # Recorded before the call as well. If nothing can be recorded, as on a full disk, nothing is called either.
     path, begin = configuration.state.var_dir / _ASKED_FILE, clock.now().timestamp()
-    durable.write_json(path, msgspec.to_builtins(_LastRun(begin, 0.0)))
+    last = _last_run(configuration.state)
+    answered = None if last is None else last.answered
+    durable.write_json(path, msgspec.to_builtins(_LastRun(begin, 0.0, answered)))
     try:
         yield
+        answered = clock.now().timestamp()
     finally:
-        durable.write_json(path, msgspec.to_builtins(_LastRun(begin, clock.now().timestamp() - begin)))
+        durable.write_json(path, msgspec.to_builtins(_LastRun(begin, clock.now().timestamp() - begin, answered)))
 
 
 def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> None:

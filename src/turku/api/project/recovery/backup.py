@@ -5,7 +5,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from django.db import connection
@@ -39,6 +39,15 @@ def make(directory: Path, environment: Environment, variables: Mapping[str, str]
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
     return path
+
+
+def newest(directory: Path) -> datetime | None:
+    """Return the time of the newest backup in the directory, or None if this user finds none there."""
+    try:
+        found = [path.name for path in directory.iterdir() if _NAME.fullmatch(path.name)]
+    except OSError:
+        return None
+    return datetime.strptime(max(found)[: len("2026-01-31T120000Z")], _STAMP).replace(tzinfo=UTC) if found else None
 
 
 def remove_old(directory: Path, *, keep: int) -> list[Path]:
