@@ -16,6 +16,15 @@ def test_a_mistake_is_a_usage_error_with_the_usage_as_its_hint() -> None:
     assert refused.value.hint == "usage: turku-thing [-h] [--wait WAIT]; --help tells more"
 
 
+def test_a_mistake_is_not_buried_under_a_long_usage() -> None:
+    parser = Parser(prog="turku-thing")
+    for number_of_option in range(20):
+        parser.add_argument(f"--option-{number_of_option}")
+    with pytest.raises(UsageError) as refused:
+        parser.parse_args(["--frob"])
+    assert refused.value.hint == "turku-thing --help shows every option"
+
+
 def test_a_subcommand_reports_mistakes_in_the_same_way() -> None:
     parser = Parser(prog="turku-thing")
     parser.add_subparsers(required=True, metavar="COMMAND").add_parser("check").add_argument("name")

@@ -17,6 +17,7 @@ _PLAIN = "\0"
 """A prefix that keeps argparse from taking a word for an option or for ``--``. No command line contains it."""
 _WIDEST_HELP = 100
 _HELP_COLUMN = 26
+_USAGE_LIMIT_CHARACTERS = 160
 
 EXIT_CODES: Mapping[int, str] = {0: "Success.", 64: "The command line is wrong."}
 """Exit codes that every command has. Each error has one of its own as well (docs/reference/errors.md)."""
@@ -169,8 +170,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError, with the usage as its hint."""
-        usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
-        raise UsageError(f"{self.prog}: {message}", hint=f"usage: {usage}; --help tells more")
+        usage = " ".join(self.format_usage().split())
+        is_short = len(usage) <= _USAGE_LIMIT_CHARACTERS
+        hint = f"{usage}; --help tells more" if is_short else f"{self.prog} --help shows every option"
+        raise UsageError(f"{self.prog}: {message}", hint=hint)
 
 
 def number(unit: str, most: float, *, least: float = 0.0, above_least: bool = False) -> Callable[[str], float]:
