@@ -35,6 +35,7 @@ PROGRAM = Program(
             "storage",
             "restore",
             "hash-key",
+            "tls",
             "backup",
             "recover",
         )

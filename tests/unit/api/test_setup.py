@@ -113,8 +113,8 @@ def test_the_defaults_are_its_own_certificate_on_port_443_and_sqlite(host: Host)
         "TURKU_URL": "https://turku.example.com",
         "TURKU_ALLOWED_HOSTS": "turku.example.com",
         "TURKU_TIME_ZONE": "Europe/Helsinki",
-        "TURKU_TLS_CERTIFICATE": "/var/lib/turku-api/tls/certificate.pem",
-        "TURKU_TLS_KEY": "/var/lib/turku-api/tls/key.pem",
+        "TURKU_TLS_CERTIFICATE": "/var/lib/turku-api/configuration/tls/certificate.pem",
+        "TURKU_TLS_KEY": "/var/lib/turku-api/configuration/tls/key.pem",
     }
 
 

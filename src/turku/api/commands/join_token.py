@@ -3,12 +3,15 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from django.utils import timezone
 
 from turku.api.audit import log
 from turku.api.commands.setup import configured
+from turku.api.configuration.tls.certificate_files import read_certificate
 from turku.api.fleet.identity import auths, join_tokens
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
 from turku.core.cli import listing, options
@@ -17,6 +20,7 @@ from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command, CommandGroup, OneOf
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
+from turku.protocol.certificate import Fingerprint
 from turku.protocol.join_token import JoinKind
 
 _MOST_USES = 100_000
@@ -39,6 +43,7 @@ def _create(parsed: argparse.Namespace, say: Say) -> int:
         note=parsed.note,
         name=parsed.name,
         url=parsed.url,
+        key_fingerprints=_key_fingerprints(parsed),
         now=now,
     )
     word = issued.word.reveal()
@@ -50,6 +55,21 @@ def _create(parsed: argparse.Namespace, say: Say) -> int:
         f"{kind.value} here.\nOn the new {kind.value}, run:\n\n{_PROGRAMS[kind]} setup {word}"
     )
     return 0
+
+
+def _key_fingerprints(parsed: argparse.Namespace) -> Sequence[str] | None:
+    """Return the fingerprints for the token, or None for those of the coordinator's own certificate."""
+    if parsed.certificate is not None:
+        return [read_certificate(parsed.certificate).key_fingerprint]
+    given: Sequence[str] | None = parsed.pin_key
+    return given
+
+
+def _fingerprint(text: str) -> str:
+    try:
+        return msgspec.convert(text, Fingerprint)
+    except msgspec.ValidationError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fingerprint such as SHA256:...") from None
 
 
 def _sentence(auth: Auth) -> str:
@@ -180,6 +200,19 @@ COMMANDS = (
                         default="",
                         metavar="URL",
                         help="Address of the coordinator (default: TURKU_URL, or the first of TURKU_ALLOWED_HOSTS).",
+                    ),
+                    OneOf(
+                        Argument(
+                            "--pin-key",
+                            action="append",
+                            type=_fingerprint,
+                            metavar="FINGERPRINT",
+                            help="Pin this key of the coordinator or its proxy (default: that of the certificate which "
+                            "the coordinator made itself). Can be given several times.",
+                        ),
+                        Argument(
+                            "--certificate", type=Path, metavar="FILE", help="Pin the key of a proxy's certificate."
+                        ),
                     ),
                     Argument("--raw", action="store_true", help="Print the token and nothing else."),
                 ),

@@ -83,6 +83,9 @@ class Environment:
     """True if neither variable is set, so that this host generated the key itself."""
     url: str
     """The address of the coordinator for agents and storages, without the version, or empty."""
+    tls_certificate: Path | None
+    """With ``tls_key``: the certificate to serve. None if a proxy speaks TLS."""
+    tls_key: Path | None
     allowed_hosts: tuple[str, ...]
     csrf_trusted_origins: tuple[str, ...]
     trusted_proxies: TrustedProxies
@@ -96,6 +99,11 @@ class Environment:
     debug: bool
     allow_insecure_cookies: bool
     errors: tuple[SettingError, ...] = ()
+
+    @property
+    def tls_directory(self) -> Path:
+        """The directory of keys and certificates that the coordinator makes itself."""
+        return self.state_dir / "tls"
 
     @property
     def is_public(self) -> bool:
@@ -184,6 +192,20 @@ class _Reader:
             self.error(16, f"TURKU_WORKERS is {workers}, not from 1 to {MOST_WORKERS}.", "For example TURKU_WORKERS=4.")
             return DEFAULT_WORKERS
         return workers
+
+    def tls_files(self) -> tuple[Path, Path] | tuple[None, None]:
+        names = ("TURKU_TLS_CERTIFICATE", "TURKU_TLS_KEY")
+        given = [name for name in names if self.text(name)]
+        if len(given) == 1:
+            self.error(
+                17,
+                f"{given[0]} is set without {next(name for name in names if name not in given)}.",
+                "Set both, or neither if a proxy speaks TLS.",
+            )
+        if len(given) < len(names):
+            return None, None
+        directory = Path("/etc/turku-api")
+        return self.path(names[0], directory / "certificate.pem"), self.path(names[1], directory / "key.pem")
 
     def allowed_hosts(self) -> tuple[str, ...]:
         hosts = self.words("TURKU_ALLOWED_HOSTS") or DEFAULT_ALLOWED_HOSTS
@@ -296,6 +318,7 @@ def read(variables: Mapping[str, str]) -> Environment:
     reader = _Reader(variables)
     state_dir = reader.path("TURKU_STATE_DIR", DEFAULT_STATE_DIR)
     hash_keys = reader.secret("TURKU_HASH_KEY")
+    tls_certificate, tls_key = reader.tls_files()
     environment = Environment(
         state_dir=state_dir,
         database=reader.database(state_dir),
@@ -305,6 +328,8 @@ def read(variables: Mapping[str, str]) -> Environment:
         hash_key_file=reader.path("TURKU_HASH_KEY_FILE", state_dir / "hash_key"),
         hash_key_is_local=not hash_keys and not reader.text("TURKU_HASH_KEY_FILE"),
         url=reader.url(),
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
         allowed_hosts=reader.allowed_hosts(),
         csrf_trusted_origins=reader.origins(),
         trusted_proxies=reader.trusted_proxies(),

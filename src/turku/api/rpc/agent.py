@@ -6,6 +6,7 @@ The contract has ``update_config``, ``agent_ping_checkin`` and ``agent_ping_rest
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import msgspec
 from django.db import transaction
 from msgspec import UNSET, Raw
 
@@ -16,6 +17,7 @@ from turku.api.backups.next_backup import due_sources
 from turku.api.backups.profiles import offers as profile_offers
 from turku.api.backups.profiles import reports as profile_reports
 from turku.api.backups.profiles.offers import Group
+from turku.api.configuration.tls import served
 from turku.api.fleet import assignment, reported_problems
 from turku.api.fleet.identity import authentication, re_enrolment, registration, rotation, work_limit
 from turku.api.fleet.identity.keyring import Purpose
@@ -77,7 +79,9 @@ def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
     else:
         with work_limit.REGISTRATIONS.reserve(f"{auth.pk} {network_of(client_address.current_address())}", units):
             answer = _apply_configuration(request, uuid, None, auth, now=now)
-    return answer
+    if not request.machine.accepted_keys:
+        return answer
+    return msgspec.structs.replace(answer, announced_keys=served.announced_keys())
 
 
 def _apply_configuration(

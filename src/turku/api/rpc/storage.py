@@ -10,6 +10,7 @@ from django.db import transaction
 
 from turku.api.backups import recovered_machines, runs
 from turku.api.backups.next_backup import due_sources
+from turku.api.configuration.tls import served
 from turku.api.fleet import assignment
 from turku.api.fleet.identity import authentication, registration, rotation
 from turku.api.fleet.identity.keyring import Purpose
@@ -64,7 +65,8 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
         capacity.record_reported_slots(storage, message.slots, now=now)
         waiting_machines.remove_stale(storage, now=now)
         assignment.assign_unassigned(now=now)
-    return StorageUpdateConfigAnswer(_assigned_machines(storage) | _guests(storage, now=now))
+    machines = _assigned_machines(storage) | _guests(storage, now=now)
+    return StorageUpdateConfigAnswer(machines, served.announced_keys() if message.accepted_keys else [])
 
 
 def _assigned_machines(storage: Storage) -> dict[str, AssignedMachine]:

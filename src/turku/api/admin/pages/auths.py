@@ -12,7 +12,7 @@ from turku.api.admin.model_admin import SwitchableAdmin
 from turku.api.fleet.identity import auths, join_tokens
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
 from turku.core.secret import Secret
-from turku.errors import UsageError
+from turku.errors import ConfigurationError, UsageError
 
 _INITIAL_USES = 1
 
@@ -25,7 +25,7 @@ def _setup_line(auth: Auth, secret: Secret) -> str:
     """Return the command that sets a new host up, or an empty text if the coordinator does not know its address."""
     try:
         word = join_tokens.token_of(auth, secret).encode()
-    except UsageError:
+    except (UsageError, ConfigurationError):
         return ""
     return f"{'turku-agent' if auth.kind == AuthKind.MACHINE else 'turku-storage'} setup {word}"
 

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import transaction
 
 from turku.api.audit import log
+from turku.api.configuration.tls import served
 from turku.api.fleet.identity import auths, hash_keys
 from turku.api.fleet.models import NAME_LENGTH, Auth, AuthKind
 from turku.core.secret import Secret, generate_secret
@@ -48,15 +49,18 @@ def create(
     note: str = "",
     name: str = "",
     url: str = "",
-    key_fingerprints: Sequence[str] = (),
+    key_fingerprints: Sequence[str] | None = None,
     actor: log.Actor = log.COMMAND_LINE,
 ) -> IssuedToken:
     """Create a join token. None as ``uses`` or ``ends`` sets no limit.
 
-    Without a ``url`` it is ``coordinator_url()``. Without ``key_fingerprints`` its owner verifies the certificate by
-    the authorities of the system. Raises UsageError.
+    Without a ``url`` it is ``coordinator_url()``. ``key_fingerprints`` are by default those of the certificate that the
+    coordinator made itself. With none, the certificate is verified by the authorities of the system. Raises UsageError,
+    and ConfigurationError for a certificate that cannot be read.
     """
     address = _address(url)
+    if key_fingerprints is None:
+        key_fingerprints = served.pinned_keys()
     if len(key_fingerprints) > FINGERPRINTS_LIMIT:
         raise UsageError(f"a join token holds at most {FINGERPRINTS_LIMIT} key fingerprints")
     name = name or f"{kind.value}-{now:%Y-%m-%d}-{generate_secret(6).reveal()}"
@@ -73,7 +77,7 @@ def create(
 def token_of(auth: Auth, secret: Secret) -> JoinToken:
     """Return the join token of an Auth whose secret is still known. Raises UsageError without an address."""
     kind = next(kind for kind, auth_kind in AUTH_KINDS.items() if auth_kind == auth.kind)
-    return JoinToken(kind, coordinator_url(), secret)
+    return JoinToken(kind, coordinator_url(), secret, tuple(served.pinned_keys()))
 
 
 def record_creation(auth: Auth, *, actor: log.Actor, now: datetime) -> None:

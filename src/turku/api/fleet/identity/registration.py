@@ -65,7 +65,7 @@ def secret_for_registration(secret: str) -> str:
 
 def machine_fields(message: MachineConfiguration, errors: MessageErrors, *, uuid: UUID) -> dict[str, Any]:
     """Return the Machine columns that the message sets. ``uuid`` is that of the new or known machine."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"pinned_keys": " ".join(message.accepted_keys)}
     for name, kind in (
         ("environment_name", "environment name"),
         ("service_name", "service name"),
@@ -126,6 +126,7 @@ def storage_fields(message: StorageConfiguration, errors: MessageErrors, *, now:
         "space_total": message.space_total,
         "space_available": message.space_available,
         **_fault_fields(message, now=now),
+        "pinned_keys": " ".join(message.accepted_keys),
     }
     if len(message.ssh_ping_host_keys) > HOST_KEYS_LIMIT:
         errors.add("storage.ssh_ping_host_keys", f"has more than {HOST_KEYS_LIMIT} keys")
@@ -189,7 +190,7 @@ def set_fields(row: Machine | Storage, fields: dict[str, Any]) -> dict[str, tupl
     return changed
 
 
-_UNLOGGED = {"date_checked_in", "fault_kind", "space_total", "space_available", "ssh_key_fingerprint"}
+_UNLOGGED = {"date_checked_in", "fault_kind", "space_total", "space_available", "ssh_key_fingerprint", "pinned_keys"}
 
 
 def update(row: Machine | Storage, fields: dict[str, Any], *, now: datetime) -> None:

@@ -1,0 +1,215 @@
+"""A worker of gunicorn that gives a client a thread only when the whole of its request has arrived over TLS.
+
+gunicorn's own threads wait for the handshake and the request of their client. A few clients that send a byte now and
+then would keep all of them busy. A reverse proxy collects requests for the same reason.
+"""
+
+import errno
+import json
+import selectors
+import ssl
+import time
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+from gunicorn import http, sock, util  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
+
+from turku.protocol.codec import MESSAGE_LIMIT_BYTES
+
+ARRIVAL_SECONDS: Final = 60.0
+"""The longest time from the first byte of a handshake or request to the last one of the request."""
+MOST_ARRIVING: Final = 500
+"""Connections whose request has not arrived yet. The oldest is closed for one more."""
+HELD_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of all requests that have not arrived whole. The longest of them is closed when they are more."""
+HEADERS_LIMIT_BYTES: Final = 64 * 1024
+_ANSWER_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 2.0
+_CHUNK_BYTES: Final = 64 * 1024
+_HEADERS_END: Final = b"\r\n\r\n"
+
+
+class BoundedSocket(ssl.SSLSocket):
+    """A TLS connection on which no wait is endless: one that does not read its answer is as if it was reset."""
+
+    def setblocking(self, flag: bool) -> None:  # noqa: FBT001  (as the base class has it)
+        self.settimeout(_ANSWER_SECONDS if flag else 0.0)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except TimeoutError:
+            raise ConnectionResetError(errno.ECONNRESET, "the client does not read its answer") from None
+
+
+class TlsConnection(TConn):  # type: ignore[misc]
+    """A connection whose request is read before a thread sees it."""
+
+    def close(self, graceful: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002  (as the base class has it)
+        # The request was read whole, so nothing unread is left for whose sake gunicorn waits two seconds.
+        util.close(self.sock)
+
+
+class _Arrival:
+    """A connection whose handshake or request is not complete."""
+
+    def __init__(self, connection: TlsConnection, *, is_shaken: bool) -> None:
+        self.connection = connection
+        self.is_shaken = is_shaken
+        self.deadline = time.monotonic() + ARRIVAL_SECONDS
+        self.content = bytearray()
+        self.is_refused = False
+        self.headers_end = -1
+        self.total_bytes = 0
+
+    def refusal(self) -> HTTPStatus | None:
+        """Return the status for a request that is not taken, and learn its length when its headers are complete."""
+        if self.headers_end >= 0:
+            return None
+        self.headers_end = self.content.find(_HEADERS_END)
+        if self.headers_end < 0:
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if len(self.content) > HEADERS_LIMIT_BYTES else None
+        body_bytes = 0
+        for line in bytes(self.content[: self.headers_end]).split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            if name.strip().lower() == b"transfer-encoding":
+                return HTTPStatus.LENGTH_REQUIRED
+            if name.strip().lower() == b"content-length":
+                # gunicorn refuses a malformed or second one.
+                body_bytes = int(value) if value.strip().isdigit() else 0
+        self.total_bytes = self.headers_end + len(_HEADERS_END) + body_bytes
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if body_bytes > MESSAGE_LIMIT_BYTES else None
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the whole request is there, and is taken."""
+        return not self.is_refused and self.headers_end >= 0 and len(self.content) >= self.total_bytes
+
+
+class TlsWorker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker with threads, with arriving requests in its event loop."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        # In the order of their deadlines.
+        self._arriving: dict[TlsConnection, _Arrival] = {}
+        self._held_bytes = 0
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection, and begin its handshake."""
+        try:
+            client, address = listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+                raise
+            return
+        self.nr_conns += 1
+        connection = TlsConnection(self.cfg, client, address, listener.getsockname())
+        try:
+            context: ssl.SSLContext = sock.ssl_context(self.cfg)
+            context.sslsocket_class = BoundedSocket
+            client.setblocking(False)
+            connection.sock = context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+        except OSError:
+            self._drop(connection)
+            return
+        self._begin(connection, is_shaken=False)
+
+    def on_client_socket_readable(self, conn: Any, client: Any) -> None:
+        """Collect the next request of a connection that was kept alive."""
+        self.poller.unregister(client)
+        self.keepalived_conns.remove(conn)
+        self._begin(conn, is_shaken=True)
+
+    def murder_pending(self) -> None:
+        """Close connections whose request did not arrive in time."""
+        super().murder_pending()
+        now = time.monotonic()
+        # A worker that stops waits for those that it has, and not as long.
+        early = 0.0 if self.alive else ARRIVAL_SECONDS - _STOP_SECONDS
+        for arrival in list(self._arriving.values()):
+            if arrival.deadline - early > now:
+                break
+            self._abandon(arrival)
+
+    def _begin(self, connection: TlsConnection, *, is_shaken: bool) -> None:
+        if len(self._arriving) >= MOST_ARRIVING:
+            self._abandon(next(iter(self._arriving.values())))
+        arrival = self._arriving[connection] = _Arrival(connection, is_shaken=is_shaken)
+        connection.sock.setblocking(False)
+        self._proceed(arrival)
+
+    def _proceed(self, arrival: _Arrival) -> None:
+        """Do what can be done without waiting, then wait for more or hand the request to a thread."""
+        tls = arrival.connection.sock
+        try:
+            if not arrival.is_shaken:
+                tls.do_handshake()
+                arrival.is_shaken = True
+            while not arrival.is_complete:
+                chunk = tls.recv(_CHUNK_BYTES)
+                if not chunk:
+                    self._abandon(arrival)
+                    return
+                if arrival.is_refused:
+                    # Read on, because a client that still sends its request would not read the answer.
+                    continue
+                arrival.content += chunk
+                self._held_bytes += len(chunk)
+                status = arrival.refusal()
+                if status is not None:
+                    self._refuse(arrival, status)
+        except ssl.SSLWantReadError:
+            self._wait(arrival, selectors.EVENT_READ)
+        except ssl.SSLWantWriteError:
+            self._wait(arrival, selectors.EVENT_WRITE)
+        except (OSError, ValueError):
+            self._abandon(arrival)
+        else:
+            self._hand_over(arrival)
+
+    def _wait(self, arrival: _Arrival, event: int) -> None:
+        self.poller.register(arrival.connection.sock, event, partial(self._on_ready, arrival))
+        if self._held_bytes > HELD_BYTES:
+            self._abandon(max(self._arriving.values(), key=lambda each: len(each.content)))
+
+    def _on_ready(self, arrival: _Arrival, tls: Any) -> None:
+        # It may have been closed by an event of the same round.
+        if self._arriving.get(arrival.connection) is arrival:
+            self.poller.unregister(tls)
+            self._proceed(arrival)
+
+    def _hand_over(self, arrival: _Arrival) -> None:
+        connection = arrival.connection
+        self._forget(arrival)
+        if connection.parser is None:
+            connection.parser = http.get_parser(self.cfg, connection.sock, connection.client)
+            connection.initialized = True
+        connection.parser.unreader.unread(bytes(arrival.content))
+        self.enqueue_req(connection)
+
+    def _refuse(self, arrival: _Arrival, status: HTTPStatus) -> None:
+        body = json.dumps({"error": f"this request is not taken: {status.phrase.lower()}"}).encode()
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
+        ending = f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        self._held_bytes -= len(arrival.content)
+        arrival.content.clear()
+        arrival.is_refused = True
+        arrival.connection.sock.send(f"{head}{ending}".encode() + body)
+
+    def _abandon(self, arrival: _Arrival) -> None:
+        self._forget(arrival)
+        with suppress(KeyError, ValueError, OSError):
+            self.poller.unregister(arrival.connection.sock)
+        self._drop(arrival.connection)
+
+    def _forget(self, arrival: _Arrival) -> None:
+        self._arriving.pop(arrival.connection, None)
+        self._held_bytes -= len(arrival.content)
+
+    def _drop(self, connection: TlsConnection) -> None:
+        self.nr_conns -= 1
+        connection.close()
