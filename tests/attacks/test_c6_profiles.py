@@ -158,7 +158,7 @@ def test_c6_no_path_and_no_option_but_accepted_ones_are_taken(
     assert proposals.declared["own"] == {"path": str(machine.directory / "own")}
     assert proposals.report["taken"] == {"good": "hostile"}
     assert {each["source"] for each in proposals.report["refused"]} == set(refused)
-    check = machine.run("turku-agent", "check").stdout
+    check = machine.run("turku-agent", "check", "--offline").stdout
     assert "note: profile hostile: source own is refused: this machine has a source of that name of its own" in check
     hostile.release()
 
@@ -211,7 +211,7 @@ def test_c6_a_link_below_an_accepted_directory_leads_nowhere(
     assert (accepted.parent / "stolen" / "file").read_text() == "yours"
     hostile.release()
     assert session.wait(timeout=60) == 0
-    check = machine.run("turku-agent", "check")
+    check = machine.run("turku-agent", "check", "--offline")
     assert check.returncode == 1
     assert check.stdout.count("PROBLEM: is not offered") == len(LINKS)
 
@@ -307,7 +307,7 @@ def test_c6_damaged_profiles_end_no_backup(
     kept = proposals.profiles
     proposals.profiles = None
     assert machine.run("turku-update-config").returncode == 78
-    assert machine.run("turku-agent", "check").returncode == 1
+    assert machine.run("turku-agent", "check", "--offline").returncode == 1
     assert set(proposals.declared) == {"own", "good"}
     proposals.profiles = kept
     assert machine.ping().returncode == 0
@@ -320,6 +320,6 @@ def test_c6_the_stored_profiles_add_no_path_either(machine: Machine, proposals: 
     machine.register()
     planted = {"digest": "x", "profiles": [{"name": "p", "sources": {"etc": {"path": "/etc"}}}], "var_dir": "/tmp"}
     (machine.var_dir / "profiles.json").write_text(json.dumps(planted))
-    check: subprocess.CompletedProcess[str] = machine.run("turku-agent", "check")
+    check: subprocess.CompletedProcess[str] = machine.run("turku-agent", "check", "--offline")
     assert "source etc is refused" in check.stdout
     assert "etc: /etc" not in check.stdout

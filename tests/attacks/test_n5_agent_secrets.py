@@ -26,7 +26,7 @@ def test_n5_no_program_prints_a_secret_however_much_it_says(machine: Machine, ap
     for program, *words in (
         ("turku-update-config", "--debug"),
         ("turku-agent-ping", "--debug"),
-        ("turku-agent", "check", "--debug"),
+        ("turku-agent", "check", "--offline", "--debug"),
         ("turku-agent", "storages", "--debug"),
         ("turku-agent", "rotate-keys", "--debug"),  # refused: this coordinator has no such call
         ("turku-agent", "re-enrol", "a code that nobody gave me", "--debug"),

@@ -15,7 +15,7 @@ from tests.support.trees import snapshot_differences
 
 from turku.demo.private_machine import PrivateMachine
 from turku.demo.private_storage import PrivateStorage
-from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED
+from turku.protocol.machine.changed_entries_messages import CHANGED_ENTRIES_WANTED
 
 pytestmark = pytest.mark.xdist_group("system-changed-entries")
 

@@ -15,6 +15,7 @@ PROGRAM = Program(
         "ping": ("ping",),
         "registration": ("update-config", "rotate-keys", "re-enrol"),
         "check": ("check", "config"),
+        "status": ("status",),
         "browse": ("snapshots", "ls", "versions", "find", "diff"),
         "restore": ("restore",),
         "storages": ("storages", "accept-storage"),

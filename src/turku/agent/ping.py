@@ -1,8 +1,10 @@
 """A run of turku-agent-ping: go/no-go program, checkin, and a session with each storage that has something to do."""
 
 import logging
+import sys
 import threading
 from collections.abc import Sequence
+from datetime import UTC
 
 from msgspec import UNSET, Raw
 
@@ -11,6 +13,7 @@ from turku.agent.checkin import CheckinResult
 from turku.agent.config.model import AgentConfig
 from turku.agent.state import var_dir
 from turku.core import lock
+from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import LockHeld, TurkuError
 
 LOCK_NAME = "turku-agent-ping"
@@ -37,6 +40,7 @@ def ping(agent: AgentConfig) -> None:
                     restores.start(waiting.restores)
                 if not waiting.storages:
                     _LOG.debug("nothing is due")
+                    _tell_person(agent)
                     return
                 # Imported here, because a run with nothing due does not need it.
                 from turku.agent import backup_session
@@ -51,6 +55,21 @@ def ping(agent: AgentConfig) -> None:
                 # A backup may take a day, and a restore must not wait for its end.
                 restores.start_beside_backup()
             raise
+
+
+def _tell_person(agent: AgentConfig) -> None:
+    """Say what failed and what is next, where somebody looks on. A timer's run stays quiet."""
+    if not (sys.stdout is not None and sys.stdout.isatty()):
+        return
+    from turku.agent import coordinator_status
+
+    try:
+        status = coordinator_status.ask(agent)
+    except TurkuError as error:
+        _LOG.debug("cannot ask the coordinator: %s", error.message)
+        status = None
+    zone = SYSTEM_CLOCK.now().astimezone().tzinfo or UTC
+    print("nothing due" if status is None else coordinator_status.idle_sentence(status.answer, zone))  # noqa: T201
 
 
 def _with_other_profiles(agent: AgentConfig, waiting: CheckinResult) -> tuple[AgentConfig, CheckinResult]:

@@ -19,7 +19,7 @@ from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd.config_text import Module
 from turku.agent.tunnel.storage_output import StorageOutput
-from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
+from turku.protocol.machine.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.session.cancellation import SessionCancellation
 

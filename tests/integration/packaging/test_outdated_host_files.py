@@ -32,7 +32,7 @@ def agents(directory: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     (directory / "config.d").mkdir(parents=True)
     (directory / "sources.d").mkdir()
     (directory / "config.d" / "config.json").write_text('{"api_url": "https://turku.example.com/v1"}')
-    cli.main(["check", "--config-dir", str(directory)])
+    cli.main(["check", "--offline", "--config-dir", str(directory)])
     return capsys.readouterr().out.splitlines()
 
 

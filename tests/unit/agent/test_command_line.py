@@ -85,7 +85,7 @@ def test_check_finds_what_the_coordinator_would_refuse(write: Write, capsys: pyt
             "etc": {"path": "/etc", "frequency": "dayly", "filter": "- *.tmp", "bwlimit": "fast", "frequenzy": "daily"}
         }
     )
-    assert cli.main(["check", "--config-dir", str(directory)]) == 1
+    assert cli.main(["check", "--offline", "--config-dir", str(directory)]) == 1
     shown = capsys.readouterr().out
     assert "PROBLEM: frequency: 'dayly' is not a valid frequency; did you mean daily?" in shown
     assert "PROBLEM: filter: must be a list of texts" in shown
@@ -105,5 +105,5 @@ def test_check_has_nothing_against_what_is_lawful(write: Write, capsys: pytest.C
         "shared_service": True,
         "comment": None,
     }
-    assert cli.main(["check", "--config-dir", str(write(sources={"etc": options}))]) == 0
+    assert cli.main(["check", "--offline", "--config-dir", str(write(sources={"etc": options}))]) == 0
     assert "PROBLEM" not in capsys.readouterr().out

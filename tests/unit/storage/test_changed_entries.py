@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
+from turku.protocol.machine.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
 from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.protocol.session_framing import SESSION_REQUEST_LIMIT_BYTES
 from turku.storage.backup.changed_entries import ChangedEntries, ChangedEntriesReader

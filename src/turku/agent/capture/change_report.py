@@ -33,7 +33,7 @@ from turku.core.cancellation import Cancellation, Cancelled
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import TurkuError
 from turku.protocol import codec
-from turku.protocol.changed_entries_messages import (
+from turku.protocol.machine.changed_entries_messages import (
     CHANGED_ENTRIES_WANTED,
     LINES_LIMIT_BYTES,
     PATHS_LIMIT,

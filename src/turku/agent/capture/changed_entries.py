@@ -25,7 +25,7 @@ from turku.core.filesystem import holes
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.filesystem.paths import joined
 from turku.core.filesystem.spool import Stack
-from turku.protocol.changed_entries_messages import OWN_DIRECTORY
+from turku.protocol.machine.changed_entries_messages import OWN_DIRECTORY
 
 _LOCAL_FILE_SYSTEMS: Final = frozenset(
     ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"]

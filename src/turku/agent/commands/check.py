@@ -5,12 +5,13 @@ from collections.abc import Iterator
 
 from turku.agent import registration
 from turku.agent.capture import own_paths
+from turku.agent.commands import reachability
 from turku.agent.commands.setup import configured
 from turku.agent.config.loading import load_with_files
 from turku.agent.config.model import AgentConfig
 from turku.agent.state import staging_records
 from turku.core.cli.listing import Say
-from turku.core.cli.program import Command
+from turku.core.cli.program import Argument, Command
 from turku.core.configuration import display
 from turku.core.log import one_line
 from turku.core.setup import host_files
@@ -18,8 +19,11 @@ from turku.core.setup import host_files
 _EXIT_PROBLEMS = 1
 
 
-def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
-    """Print identity and sources, with problems and notes. Return 1 where there is a problem."""
+def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
+    """Print identity and sources, with problems and notes. Return 1 where there is a problem.
+
+    Without ``--offline``, coordinator and storage are asked as well.
+    """
     remote_restore = ", ".join(one_line(str(path)) for path in agent.restore.remote_restore)
     accept_profiles = ", ".join(one_line(str(path)) for path in agent.backup.accept_profiles)
     lines = [
@@ -42,6 +46,9 @@ def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
         for directory in staging_records.existing(agent.state)
     ]
     lines += [f"note: {sentence}" for sentence in host_files.outdated("turku.agent", "turku-agent")]
+    for is_problem, line in () if options.offline else reachability.lines(agent):
+        problems += is_problem
+        lines.append(line)
     for line in lines:
         say(line)
     return _EXIT_PROBLEMS if problems else 0
@@ -82,14 +89,20 @@ def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
 COMMANDS = (
     Command(
         "check",
-        "Check the configuration and show the sources. Change nothing.",
+        "Check the configuration, the coordinator and the storage, and show the sources. Change nothing.",
         configured(run),
         (
             ("Check the configuration:", "{prog}"),
             ("Show only the problems:", "{prog} | grep PROBLEM"),
-            ("Check a new configuration before it is used:", "{prog} --config-dir /root/new"),
+            ("Check a new configuration before it is used:", "{prog} --offline --config-dir /root/new"),
         ),
-        exit_codes={1: "The coordinator would refuse something, or a source is missing."},
+        (Argument("--offline", action="store_true", help="Ask neither the coordinator nor the storage."),),
+        "It asks the coordinator whether it knows this machine and takes its sources, and logs in at the storage.",
+        exit_codes={
+            0: "No problem was found.",
+            1: "The coordinator refuses something or cannot be reached, the storage does not let this machine in, or a "
+            "source is missing.",
+        },
     ),
     display.command("turku-agent", load_with_files),
 )

@@ -60,11 +60,12 @@ def ssh_arguments(
     known_hosts: Path,
     port: int | None,
     previous_keys: Sequence[Path] = (),
+    is_probe: bool = False,
 ) -> list[str | bytes | Path]:
     """Return the arguments of ssh. Other configuration is ignored, unless ``ssh_command`` names a configuration file.
 
     Without a ``port`` nothing is forwarded. ``previous_keys`` are offered after ``key``, because a storage learns of a
-    new key some minutes later.
+    new key some minutes later. With ``is_probe`` nothing is started there, and ssh says that it logged in.
     """
     local = agent.rsyncd.rsyncd_local_address
     if ":" in local:
@@ -91,7 +92,7 @@ def ssh_arguments(
         "ServerAliveInterval": str(_ALIVE_INTERVAL_SECONDS),
         "ServerAliveCountMax": "3",
         "TCPKeepAlive": "yes",
-        "LogLevel": "INFO",
+        "LogLevel": "VERBOSE" if is_probe else "INFO",
     }
     return [
         *agent.tunnel.ssh_command,
@@ -103,8 +104,9 @@ def ssh_arguments(
         *(() if port is None else ("-R", f"{port}:{local}:{port}")),
         *("-p", str(address.port)),
         *("-l", address.user),
+        *(("-N",) if is_probe else ()),
         address.host,
-        REMOTE_COMMAND,
+        *(() if is_probe else (REMOTE_COMMAND,)),
     ]
 
 

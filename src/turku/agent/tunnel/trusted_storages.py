@@ -141,6 +141,20 @@ def check_trust(
     return verdicts
 
 
+def verdict(agent: AgentConfig, address: Address) -> Address:
+    """Return the address with the host keys that ``check_trust`` would accept now, without recording anything.
+
+    Raises StorageNotTrusted, ConfigurationError.
+    """
+    known = trusted_keys(agent)
+    if _trusts_new(agent, known) and not known.has_name(address.name):
+        return address
+    keys = tuple(key for key in address.host_keys if key in known.keys_for(address.name))
+    if not keys:
+        raise _refusal(address, known)
+    return replace(address, host_keys=keys)
+
+
 def accept(
     agent: AgentConfig, name: str, *, fingerprints: Collection[str] = (), clock: Clock = SYSTEM_CLOCK
 ) -> tuple[list[str], list[str]]:
@@ -209,11 +223,20 @@ def shown(line: str) -> str:
     return f"{fingerprint(line)} ({line.split(maxsplit=1)[0]})"
 
 
+def _is_first(known: TrustedKeys) -> bool:
+    return known.learned is None and not known.configured
+
+
+def _trusts_new(agent: AgentConfig, known: TrustedKeys) -> bool:
+    policy = agent.tunnel.trust_new_storages
+    return policy == "always" or (policy == "first" and _is_first(known))
+
+
 def _learn(agent: AgentConfig, addresses: Sequence[Address], now: str) -> TrustedKeys:
     """Return the trusted keys, after adding those that ``trust_new_storages`` accepts from these addresses."""
     known = trusted_keys(agent)
-    is_first = known.learned is None and not known.configured
-    if agent.tunnel.trust_new_storages == "never" or not (is_first or agent.tunnel.trust_new_storages == "always"):
+    is_first = _is_first(known)
+    if not _trusts_new(agent, known):
         return known
     learned = dict(known.learned or {})
     how = "first contact" if is_first else "new storage"

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, re_path
 
-from turku.api.rpc import agent, restore_requests, storage
+from turku.api.rpc import agent, agent_status, restore_requests, storage
 from turku.api.rpc.endpoint import unknown_call
 from turku.api.rpc.health import health
 from turku.api.rpc.shortcut import PREFIX, PREFIX_V2
@@ -16,6 +16,7 @@ _CALLS = {
     PREFIX_V2: (
         *(storage.storage_heartbeat, storage.storage_integrity_report, storage.storage_access_request),
         *(agent.agent_restores, agent.agent_restore_progress, agent.agent_profiles),
+        agent_status.agent_status,
         storage.storage_known_machines,
         *(restore_requests.restore_request, restore_requests.restore_request_approve),
         *(restore_requests.restore_request_reject, restore_requests.restore_request_cancel),

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from turku.core.filesystem.paths import is_entry_path
 from turku.errors import MalformedMessage
 from turku.protocol import codec
-from turku.protocol.changed_entries_messages import (
+from turku.protocol.machine.changed_entries_messages import (
     LINES_LIMIT_BYTES,
     OWN_DIRECTORY,
     PATHS_LIMIT,

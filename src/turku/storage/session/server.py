@@ -63,7 +63,7 @@ def _ask_for_changed_entries(request: "SessionRequest") -> tuple[str, ...]:
 
     from msgspec import UNSET
 
-    from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED
+    from turku.protocol.machine.changed_entries_messages import CHANGED_ENTRIES_WANTED
 
     if request.moment_ns is UNSET or not request.sources:
         return ()
