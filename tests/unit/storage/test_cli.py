@@ -49,7 +49,7 @@ def test_update_config_has_the_options_of_the_contract(option: str, capsys: pyte
 def test_a_mistake_in_the_command_line_is_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         cli.update_config_main(arguments)
-    assert "usage: turku-storage-update-config" in caught.value.hint
+    assert "turku-storage-update-config --help" in caught.value.hint
 
 
 def test_a_registration_by_half_is_a_usage_error() -> None:
