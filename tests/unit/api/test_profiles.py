@@ -235,6 +235,11 @@ def test_reports_are_kept_and_shown(cast: Cast, tmp_path: Path) -> None:
     shown = turku_api("profile", "show", "web")[1]
     assert "taken by 1, refused by 1, 0 accept no profiles" in shown
     assert "refused on shop-web-0: logs: is not\\nbelow" in shown
+    shown = turku_api("machine", "show", "web-0")[1]
+    assert "accepted below /srv" in shown
+    assert "refused: logs of web: is not\\nbelow" in shown
+    assert any(line.split("\t")[::5] == ["www", "web"] for line in shown.splitlines())
+    assert json.loads(turku_api("machine", "show", "web-0", "--json")[1])["profiles"]["taken"] == {"www": "web"}
     [listed] = json.loads(turku_api("profile", "list", "--json")[1])
     assert (listed["machines"], listed["taken_by"], listed["refused_by"]) == (1, 1, 1)
     date = ProfilesOfMachine.objects.get().date

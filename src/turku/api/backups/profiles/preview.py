@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from turku.api.backups.models import Source
 from turku.api.backups.profiles import offers
@@ -116,8 +116,9 @@ def _group(profile: MachineProfile) -> tuple[Any, ...]:
 
 def _accepting(machines: QuerySet[Machine]) -> Counter[tuple[str, ...]]:
     """Return the number of these machines for each list of directories that some accept."""
-    reports = ProfilesOfMachine.objects.filter(machine__in=machines.order_by().values("pk"))
-    return Counter(tuple(accepts) for accepts in reports.values_list("accepts", flat=True).iterator())
+    reports = ProfilesOfMachine.objects.filter(machine__in=machines.order_by().values("pk")).order_by()
+    counted = reports.values_list("accepts").annotate(machines=Count("pk"))
+    return Counter({tuple(accepts): number for accepts, number in counted})
 
 
 def _source(
@@ -163,18 +164,13 @@ def _conflicts(profile: MachineProfile | None, sources: Mapping[str, Any]) -> tu
     """Return the first sources of machines that have one of these names and did not take it from the profile."""
     if profile is None:
         return ()
-    rows = Source.objects.filter(
-        machine__in=machines_of(profile).filter(profiles__isnull=False).order_by().values("pk"),
-        name__in=list(sources),
-        published=True,
-    )
-    found = []
-    for row in rows.select_related("machine__profiles").order_by("pk").iterator(chunk_size=500):
-        if row.machine.profiles.taken.get(row.name) is None:
-            found.append(f"{row.machine}: {row.name}")
-            if len(found) == NAMED:
-                break
-    return tuple(found)
+    # In the database, because nearly all machines took the source from the profile.
+    is_own = Q(pk__in=())
+    for name in sources:
+        is_own |= Q(name=name) & ~Q(machine__profiles__taken__has_key=name)
+    machines = machines_of(profile).filter(profiles__isnull=False).order_by().values("pk")
+    rows = Source.objects.filter(is_own, machine__in=machines, published=True).select_related("machine")
+    return tuple(f"{row.machine}: {row.name}" for row in rows.order_by("pk")[:NAMED])
 
 
 _MARKS = {"added": "+", "changed": "~", "removed": "-", "unchanged": " "}

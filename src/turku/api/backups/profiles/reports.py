@@ -45,3 +45,20 @@ def _columns(report: ProfileReport) -> dict[str, Any]:
         "refused": refused,
         "refused_count": report.refused_count,
     }
+
+
+def of_machine(machine: Machine) -> dict[str, Any] | None:
+    """Return the report of a machine, or None for one that accepts no profiles."""
+    found = ProfilesOfMachine.objects.filter(machine=machine).first()
+    if found is None:
+        return None
+    return {name: getattr(found, name) for name in ("accepts", "taken", "refused", "refused_count")}
+
+
+def text_of(machine: Machine) -> str:
+    """Return the report of a machine as lines for people. It is empty for one that accepts no profiles."""
+    found = of_machine(machine)
+    if found is None:
+        return ""
+    refused = [f"refused: {each['source']} of {each['profile']}: {each['reason']}" for each in found["refused"]]
+    return "\n".join([f"accepted below {', '.join(found['accepts'])}", *refused])

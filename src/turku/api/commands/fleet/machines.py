@@ -8,6 +8,7 @@ from typing import Any
 
 from turku.api.audit import log
 from turku.api.backups.kept_after_move import default_end
+from turku.api.backups.profiles import reports
 from turku.api.commands.fleet import questions, rows
 from turku.api.commands.fleet.rows import ago, day
 from turku.api.commands.setup import configured
@@ -101,6 +102,7 @@ def _show(options: argparse.Namespace, say: Say) -> int:
             "registered_with": row.auth.name,
             "ssh_key_fingerprint": row.ssh_key_fingerprint,
             "sources": [_source_object(each, now) for each in sources],
+            "profiles": reports.of_machine(row),
             "former_histories": [rows.history_object(each) for each in histories],
         }
         say(json_text(shown, indent=4))
@@ -118,17 +120,22 @@ def _show(options: argparse.Namespace, say: Say) -> int:
             ("Muted until", day(row.date_muted_until)),
             ("SSH key", row.ssh_key_fingerprint),
             ("Versions", ", ".join(f"{name} {value}" for name, value in row.versions.items())),
+            ("Profiles", reports.text_of(row)),
             ("Formerly", "\n".join(rows.history_sentence(each, now=now) for each in histories)),
         ),
         say,
     )
     say("")
+    taken = (reports.of_machine(row) or {}).get("taken", {})
     table = [
-        (each.name, Mark(each.mark).label, ago(each.date_last_backed_up, now=now), each.frequency, each.path)
+        (
+            *(each.name, Mark(each.mark).label, ago(each.date_last_backed_up, now=now), each.frequency),
+            *(each.path, taken.get(each.name, "")),
+        )
         for each in sources
     ]
-    headings = ("source", "health", "last good backup", "schedule", "path")
-    listing.show(headings, table, say, drop=("schedule",), empty="no sources")
+    headings = ("source", "health", "last good backup", "schedule", "path", "profile")
+    listing.show(headings, table, say, drop=("schedule", "profile"), empty="no sources")
     return 0
 
 
