@@ -72,6 +72,8 @@ class ProfilesOfMachine(models.Model):
     taken = models.JSONField(default=dict, help_text="Source to profile.")
     refused = models.JSONField(default=list, help_text="The first sources that it refused, each with the reason.")
     refused_count = models.PositiveIntegerField(default=0)
+    taken_profiles = models.JSONField(default=dict, help_text="Profile to the number of sources that it took.")
+    refused_profiles = models.JSONField(default=dict, help_text="Profile to the number of sources that it refused.")
     date = models.DateTimeField("reported")
 
     class Meta:

@@ -34,18 +34,17 @@ class ProfileOutcome:
 def outcome_of(profile: MachineProfile) -> ProfileOutcome:
     """Return what machines made of the profile."""
     group = machines_of(profile)
-    reports = ProfilesOfMachine.objects.filter(machine__in=group.order_by().values("pk")).select_related("machine")
-    machines = group.count()
-    accepting = taking = refusing = 0
-    refusals: list[ReportedRefusal] = []
-    for report in reports.order_by("machine_id").iterator(chunk_size=2000):
-        accepting += 1
-        taking += profile.name in report.taken.values()
-        refused = [each for each in report.refused if each.get("profile") == profile.name]
-        refusing += bool(refused)
-        if len(refusals) < NAMED:
-            refusals += [_refusal(report, each) for each in refused]
-    return ProfileOutcome(machines, taking, refusing, machines - accepting, tuple(refusals[:NAMED]))
+    reports = ProfilesOfMachine.objects.filter(machine__in=group.order_by().values("pk"))
+    machines, accepting = group.count(), reports.count()
+    refusing = reports.filter(refused_profiles__has_key=profile.name)
+    refusals = [
+        _refusal(report, each)
+        for report in refusing.select_related("machine").order_by("machine_id")[:NAMED]
+        for each in report.refused
+        if each.get("profile") == profile.name
+    ]
+    taking = reports.filter(taken_profiles__has_key=profile.name).count()
+    return ProfileOutcome(machines, taking, refusing.count(), machines - accepting, tuple(refusals[:NAMED]))
 
 
 def _refusal(report: ProfilesOfMachine, refused: dict[str, Any]) -> ReportedRefusal:

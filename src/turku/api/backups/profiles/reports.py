@@ -1,5 +1,6 @@
 """The report of a machine on the profiles that it was offered."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -36,14 +37,15 @@ def _columns(report: ProfileReport) -> dict[str, Any]:
     refused = [
         {name: one_line(text)[:REASON_LENGTH] for name, text in to_builtins(each).items()} for each in report.refused
     ]
+    taken = {one_line(name)[:_TEXT_LENGTH]: one_line(profile)[:_TEXT_LENGTH] for name, profile in report.taken.items()}
     return {
         "accepts": [one_line(path) for path in report.accepts],
         "digest": one_line(report.digest),
-        "taken": {
-            one_line(name)[:_TEXT_LENGTH]: one_line(profile)[:_TEXT_LENGTH] for name, profile in report.taken.items()
-        },
+        "taken": taken,
         "refused": refused,
         "refused_count": report.refused_count,
+        "taken_profiles": dict(Counter(taken.values())),
+        "refused_profiles": dict(Counter(each["profile"] for each in refused)),
     }
 
 
