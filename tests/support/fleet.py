@@ -176,13 +176,17 @@ class Fleet:
     def assign(self, machine: PrivateMachine, storage: PrivateStorage) -> None:
         """Move a machine to another storage, as the operator does: in the admin site, and on a machine that knows
         storages already in its configuration, where no coordinator reaches."""
-        if (machine.var_dir / "known_storages.json").exists():
-            keys = {"storage_host_keys": {storage.name: self.sshds[storage.name].host_keys}}
-            (machine.config_dir / "config.d" / f"storage-{storage.name}.json").write_text(json.dumps(keys))
+        self.trust(machine, storage)
         self.execute(
             "UPDATE fleet_machine SET storage_id = (SELECT id FROM fleet_storage WHERE name = ?) WHERE uuid = ?",
             *(storage.name, self.coordinator.key(machine.uuid)),
         )
+
+    def trust(self, machine: PrivateMachine, storage: PrivateStorage) -> None:
+        """Let a machine that knows storages already trust another one."""
+        if (machine.var_dir / "known_storages.json").exists():
+            keys = {"storage_host_keys": {storage.name: self.sshds[storage.name].host_keys}}
+            (machine.config_dir / "config.d" / f"storage-{storage.name}.json").write_text(json.dumps(keys))
 
     def add_filter_set(self, name: str, rules: Iterable[str]) -> None:
         """Make a named set of filter rules, as the operator does in the admin site."""

@@ -1,16 +1,19 @@
 """The checkin: what is due by the coordinator's answer, sorted by storage (contract, "A backup session", step 1)."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
 from turku.agent.config.model import AgentConfig, SourceConfig
 from turku.agent.identity import machine_identity
 from turku.agent.state import session_record
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.log import one_line
+from turku.errors import NotInHistory
 from turku.protocol.messages import (
     PROFILES_CALL,
     AgentPingCheckinAnswer,
@@ -87,11 +90,60 @@ def proposed_profiles(agent: AgentConfig, machine: MachineCredentials) -> AgentP
     return agent.api.client(agent.state.var_dir).beyond_contract().call(PROFILES_CALL, request, AgentProfilesAnswer)
 
 
-def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:
-    """Return this machine's active sources at the coordinator, by name. Raises as ``check_in`` does."""
+@dataclass(frozen=True)
+class RestorableSources:
+    """The sources whose history can be restored, each with the storage that is asked."""
+
+    sources: dict[str, SourceOrder]
+    former_storages: tuple[StorageAddress, ...] = ()
+    """Other storages, which keep what was backed up before this machine was moved."""
+
+    def on(self, storage: str | None) -> "RestorableSources":
+        """Return the sources as the storage of that name has them. None leaves the choice to the coordinator.
+
+        Raises NotInHistory for another name.
+        """
+        if storage is None:
+            return self
+        present = {name: order for name, order in self.sources.items() if order.storage.name == storage}
+        if present:
+            return RestorableSources(present)
+        for address in self.former_storages:
+            if address.name == storage:
+                orders = {name: structs.replace(order, storage=address) for name, order in self.sources.items()}
+                return RestorableSources(orders)
+        known = dict.fromkeys(
+            [*(order.storage.name for order in self.sources.values()), *(each.name for each in self.former_storages)]
+        )
+        raise NotInHistory(
+            f"storage {one_line(storage)[:200]} keeps nothing of this machine, as far as the coordinator knows",
+            hint=f"there is {', '.join(map(one_line, known))}" if known else "",
+        )
+
+    @contextmanager
+    def naming_former_storages(self) -> Iterator[None]:
+        """Add the former storages to the hint of a NotInHistory that the block raises."""
+        try:
+            yield
+        except NotInHistory as error:
+            if self.former_storages:
+                named = " or ".join(f"--storage {one_line(each.name)}" for each in self.former_storages)
+                more = f"what was backed up before this machine was moved: {named}"
+                error.hint = f"{error.hint}; {more}" if error.hint else more
+            raise
+
+
+def restorable_sources(agent: AgentConfig) -> RestorableSources:
+    """Return this machine's active sources at the coordinator. Raises as ``check_in`` does."""
     request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
     api = agent.api.client(agent.state.var_dir)
-    return api.call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
+    answer = api.call("agent_ping_restore", request, AgentPingRestoreAnswer).machine
+    return RestorableSources(answer.sources, tuple(each.storage for each in answer.former_storages))
+
+
+def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:
+    """Return this machine's active sources at the coordinator, by name. Raises as ``check_in`` does."""
+    return restorable_sources(agent).sources
 
 
 def by_storage(orders: Mapping[str, SourceOrder]) -> list[tuple[StorageAddress, list[str]]]:

@@ -35,6 +35,7 @@ _ACTIVE = "Restore mode active on port"
 _ACTIVE_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.25
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_FORMER = "(what was backed up before this machine was moved)"
 _AS_ROOT = "sudo turku-agent-ping --restore"
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
         if storages:
             _say("This machine's sources are on the following storage units:")
             for storage, sources in storages:
-                _say(f"    {one_line(storage.name)}", *(f"        {one_line(source)}" for source in sources))
+                shown = [one_line(source) for source in sources] or [_FORMER]
+                _say(f"    {one_line(storage.name)}", *(f"        {line}" for line in shown))
             _say("")
         address = _trusted(agent, storages, checked_address(_choose(storages, storage_name)))
         _make_restore_path(agent.restore)
@@ -83,7 +85,7 @@ def _storages(agent: AgentConfig) -> Restorable:
     Raises ApiError where none are known.
     """
     try:
-        orders = checkin.active_sources(agent)
+        restorable = checkin.restorable_sources(agent)
     except (ApiUnreachable, ApiForbidden) as error:
         last = {name: each for name, each in last_storages.known(agent.state).items() if name in agent.sources}
         if not last:
@@ -94,9 +96,9 @@ def _storages(agent: AgentConfig) -> Restorable:
             "",
         )
         return checkin.by_address(last)
-    named = {name: order.storage for name, order in orders.items()}
+    named = {name: order.storage for name, order in restorable.sources.items()}
     last_storages.remember(agent.state, named, is_whole=True)
-    return checkin.by_address(named)
+    return [*checkin.by_address(named), *((address, []) for address in restorable.former_storages)]
 
 
 def _trusted(agent: AgentConfig, storages: Restorable, chosen: Address) -> Address:
@@ -143,11 +145,12 @@ def _choose(storages: Restorable, storage_name: str | None) -> StorageAddress:
         if storage_name not in names:
             raise UsageError(f"this machine has no source on a storage named {storage_name!r}; there are: {listed}")
         return storages[names.index(storage_name)][0]
-    if len(storages) > 1:
+    present = [address for address, sources in storages if sources]
+    if len(present) > 1:
         raise UsageError(
             f"this machine's sources are on several storages: {listed}", hint="choose one by --restore-storage NAME"
         )
-    return storages[0][0]
+    return present[0] if present else storages[0][0]
 
 
 def _watch(output: StorageOutput, show: Callable[[int], None], ssh: command.Child, port: int) -> int:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
 from turku.protocol.certificate import FINGERPRINTS_LIMIT, Fingerprint
+from turku.protocol.former_messages import ENDED_LIMIT, KeptHistory
 
 Text = Annotated[str, Meta(max_length=4096)]
 Fingerprints = Annotated[list[Fingerprint], Meta(max_length=FINGERPRINTS_LIMIT)]
@@ -224,8 +225,18 @@ class AgentPingCheckinAnswer(msgspec.Struct, frozen=True):
     machine: DueMachine
 
 
-class RestorableMachine(msgspec.Struct, frozen=True):
+class FormerStorage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A storage that keeps what the machine backed up before it was moved, until a moment in ISO form or for ever."""
+
+    storage: StorageAddress
+    keep_until: Text | None = None
+
+
+class RestorableMachine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``former_storages`` is ours: the last one first. Each may have history of every source."""
+
     sources: dict[str, SourceOrder]
+    former_storages: Annotated[list[FormerStorage], Meta(max_length=100)] = []
 
 
 class AgentPingRestoreAnswer(msgspec.Struct, frozen=True):
@@ -263,6 +274,8 @@ class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     """The kind of each fault. A kind that the coordinator does not know counts as ``FAULT_OTHER``."""
     time_now: float | None = None
     """The storage's clock (Unix seconds), which the coordinator compares with its own."""
+    ended_histories: Annotated[list[Text], Meta(max_length=ENDED_LIMIT)] = []
+    """UUIDs of ``former_histories`` of which nothing is left."""
     accepted_keys: Fingerprints = []
     """The keys by which the storage recognizes the coordinator, if it does not by authorities."""
 
@@ -283,10 +296,14 @@ class AssignedMachine(msgspec.Struct, frozen=True):
 
 
 class StorageUpdateConfigAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``machines`` is required. Machines that are not in it lose their keys. ``announced_keys`` is as for machines."""
+    """``machines`` is required. Machines that are not in it lose their keys. ``announced_keys`` is as for machines.
+
+    ``former_histories`` is ours: by UUID, the history of machines that were moved or removed.
+    """
 
     machines: dict[str, AssignedMachine]
     announced_keys: Fingerprints = []
+    former_histories: dict[str, KeptHistory] = {}
 
 
 # --- storage: storage_ping_checkin, storage_ping_source_update

@@ -19,6 +19,7 @@ PROGRAM = Program(
         "browse": ("snapshots", "ls", "versions", "find", "diff"),
         "retention": ("retention",),
         "trash": ("trash",),
+        "former": ("former",),
         "quarantine": ("quarantine",),
         "integrity": ("verify", "drill"),
         "adopt": ("adopt",),

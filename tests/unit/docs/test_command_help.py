@@ -121,7 +121,9 @@ def test_the_commands_of_browsing_take_the_same_on_both_sides() -> None:
         return {" ".join(action.option_strings) or str(action.metavar) for action in found._actions}
 
     for name in ("snapshots", "ls", "versions", "find", "diff"):
-        assert declared("turku-agent", name) - {"--unfinished"} == declared("turku-storage", name) - {"--machine"}
+        assert declared("turku-agent", name) - {"--unfinished", "--storage"} == declared("turku-storage", name) - {
+            "--machine"
+        }
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=lambda program: program.name)

@@ -28,12 +28,19 @@ UNFINISHED = Argument(
     "--unfinished", action="store_true", help="Use what arrived of a source that has no finished backup yet."
 )
 
+STORAGE = Argument(
+    "--storage",
+    metavar="STORAGE",
+    help="Storage to ask, such as the one that backed this machine up before it was moved (default: the present one).",
+)
+
 
 def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Return the exit code of the subcommand that ``options.command`` names."""
     if options.command == "snapshots":
         return _snapshots(options, agent, say)
-    active = checkin.active_sources(agent)
+    restorable = checkin.restorable_sources(agent).on(options.storage)
+    active = restorable.sources
     source, snapshot = arguments.source_and_snapshot(options, active)
     order = browse.order_of(active, source)
     path = browse.path_in_source(agent, order, source, getattr(options, "path", ""))
@@ -43,7 +50,8 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     if options.command == "diff":
         first, second = _name_or_time(options.before), _name_or_time(options.after)
     request = arguments.request(options, source, path, snapshot=first, other=second)
-    return _show(options, browse.rows(agent, request, order), say, source)
+    with restorable.naming_former_storages():
+        return _show(options, browse.rows(agent, request, order), say, source)
 
 
 def _name_or_time(text: str) -> SnapshotChoice:
@@ -57,7 +65,7 @@ def _name_or_time(text: str) -> SnapshotChoice:
 
 
 def _snapshots(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
-    found = browse.snapshots(agent, options.source)
+    found = browse.snapshots(agent, options.source, options.storage)
     rows = ((storage, answer) for storage, answer in found if isinstance(answer, SnapshotRow))
     with output.limited(rows, options.limit) as shown:
         known = ("source",) if options.source else ()
@@ -89,4 +97,6 @@ def _show(options: argparse.Namespace, answers: Iterable[Answer], say: Say, sour
     return 0
 
 
-COMMANDS = arguments.commands(configured(run, is_settled=True), default_limit=_DEFAULT_LIMIT, for_ls=(UNFINISHED,))
+COMMANDS = arguments.commands(
+    configured(run, is_settled=True), default_limit=_DEFAULT_LIMIT, for_all=(STORAGE,), for_ls=(UNFINISHED,)
+)

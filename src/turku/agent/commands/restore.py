@@ -6,7 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 from turku.agent import checkin
-from turku.agent.commands.browse import UNFINISHED
+from turku.agent.checkin import RestorableSources
+from turku.agent.commands.browse import STORAGE, UNFINISHED
 from turku.agent.commands.setup import configured
 from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.restore import browse, manifest
@@ -28,7 +29,12 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 
     Raises RestoreIncomplete where some files are restored, and as ``turku.agent.restore.run.restore``.
     """
-    job = _job(options, agent)
+    restorable = checkin.restorable_sources(agent).on(options.storage)
+    with restorable.naming_former_storages():
+        return _run(options, agent, _job(options, agent, restorable), say)
+
+
+def _run(options: argparse.Namespace, agent: AgentConfig, job: RestoreJob, say: Say) -> int:
     if options.dry_run:
         for line in manifest.dry_run_lines(agent, job):
             say(line)
@@ -66,9 +72,9 @@ def _next_step(configuration: AgentState, job: RestoreJob, plans: list[PlannedRe
     return f"the same command again with --snapshot {plans[0].snapshot}{instead} goes on where this one ended"
 
 
-def _job(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
+def _job(options: argparse.Namespace, agent: AgentConfig, restorable: RestorableSources) -> RestoreJob:
     choice = snapshot_choice(options.snapshot, options.at, is_unfinished=options.unfinished)
-    active = checkin.active_sources(agent)
+    active = restorable.sources
     known = browse.order_of(active, options.source)
     paths = tuple(browse.path_in_source(agent, known, options.source, text) for text in options.paths)
     target = None if options.to is None else options.to.absolute().resolve()
@@ -167,6 +173,7 @@ COMMANDS = (
             Argument("paths", nargs="*", metavar="PATH", help="Path in the source (default: all of it)."),
             Argument("--snapshot", metavar="NAME", help="Snapshot: its name, a part that no other has, or 'latest'."),
             common.AT,
+            STORAGE,
             UNFINISHED,
             OneOf(
                 Argument(

@@ -1,5 +1,6 @@
 """Browsing: asking storages for the snapshots, files and versions that they keep of this machine."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,21 +10,32 @@ from turku.agent.config.model import AgentConfig
 from turku.agent.restore import session
 from turku.core.filesystem.paths import is_within
 from turku.core.log import one_line
-from turku.errors import InvalidValue, MalformedMessage, NotInHistory
+from turku.errors import CommandFailed, InvalidValue, MalformedMessage, NotInHistory, StorageNotTrusted
 from turku.policy import names
 from turku.protocol.messages import SourceOrder
 from turku.protocol.restore_messages import Answer, BrowseEnd, BrowseRequest, HistoryRequest
 
 _TIMEOUT_SECONDS = 3600.0
 _SNAPSHOTS_LIMIT = 1_000_000
+_LOG = logging.getLogger(__name__)
 
 
-def snapshots(agent: AgentConfig, source: str | None) -> Iterator[tuple[str, Answer]]:
+def snapshots(agent: AgentConfig, source: str | None, storage: str | None) -> Iterator[tuple[str, Answer]]:
     """Yield the rows of one source or of all, each with the name of its storage, one storage after the other.
 
-    Raises NotInHistory, StorageNotTrusted, CommandFailed, ApiRefused, ApiUnreachable.
+    Storages that backed this machine up before it was moved come last. One that does not answer is a warning. Raises
+    NotInHistory, StorageNotTrusted, CommandFailed, ApiRefused, ApiUnreachable.
     """
-    active = checkin.active_sources(agent)
+    restorable = checkin.restorable_sources(agent).on(storage)
+    yield from _snapshots(agent, source, restorable.sources)
+    for address in restorable.former_storages:
+        try:
+            yield from _snapshots(agent, source, restorable.on(address.name).sources)
+        except (NotInHistory, StorageNotTrusted, CommandFailed) as error:
+            _LOG.warning("former storage %s: %s", one_line(address.name), error.message)
+
+
+def _snapshots(agent: AgentConfig, source: str | None, active: dict[str, SourceOrder]) -> Iterator[tuple[str, Answer]]:
     if source is not None:
         active = {source: order_of(active, source)}
     for address, sources in checkin.by_storage(active):

@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 
 from turku.api.audit import log
 from turku.api.fleet.models import FormerHistory, Machine, Storage
+from turku.policy import names
 
 _SENT_LIMIT = 100_000
 
@@ -33,9 +34,11 @@ def of_machine(uuid: UUID) -> QuerySet[FormerHistory]:
     return FormerHistory.objects.filter(machine_uuid=uuid).select_related("storage").order_by("-date_since", "pk")
 
 
-def readable_on(storage: Storage) -> QuerySet[FormerHistory]:
-    """Return the histories on this storage that their machines may restore."""
-    return FormerHistory.objects.filter(storage=storage, is_moved=True)
+def readable_on(storage: Storage) -> "QuerySet[FormerHistory, UUID]":
+    """Return the UUIDs of the machines that may restore what this storage keeps of them."""
+    return (
+        FormerHistory.objects.filter(storage=storage, is_moved=True).order_by().values_list("machine_uuid", flat=True)
+    )
 
 
 def on_storage(storage: Storage) -> list[FormerHistory]:
@@ -43,9 +46,10 @@ def on_storage(storage: Storage) -> list[FormerHistory]:
     return list(FormerHistory.objects.filter(storage=storage).order_by("date_since", "pk")[:_SENT_LIMIT])
 
 
-def end(storage: Storage, uuids: Collection[UUID], *, now: datetime) -> None:
+def end(storage: Storage, uuids: Collection[str], *, now: datetime) -> None:
     """Forget the histories of which the storage reports that nothing is left there."""
-    for row in FormerHistory.objects.filter(storage=storage, machine_uuid__in=uuids):
+    known = [UUID(uuid) for uuid in uuids if names.is_machine_uuid(uuid)]
+    for row in FormerHistory.objects.filter(storage=storage, machine_uuid__in=known):
         log.record(log.actor_of(storage), [log.NewEntry("history.ended", row)], now=now)
         row.delete()
 

@@ -7,6 +7,7 @@ from django.db.models import Q, QuerySet
 
 from turku.api.audit import log
 from turku.api.backups.models import Source
+from turku.api.fleet import former_history
 from turku.api.fleet.identity import authentication
 from turku.api.fleet.models import Storage
 from turku.api.request.message_errors import checked
@@ -31,16 +32,21 @@ _HIDDEN = "a policy of the coordinator hides this machine's history from it; an 
 def decide(storage: Storage, asked: StorageAccessRequest, *, now: datetime) -> StorageAccessAnswer:
     """Decide whether the storage may show or send this history to the machine.
 
-    History of another storage is treated as missing (threat S1). Raises MalformedMessage for invalid names.
+    History of another storage is treated as missing (threat S1). A storage may show a moved machine the history that it
+    still keeps of it. Raises MalformedMessage for invalid names.
     """
     uuid = authentication.machine_uuid(asked.machine.uuid)
     owner = uuid if asked.of_machine is None else UUID(checked("of_machine", names.machine_uuid, asked.of_machine))
     source = (
         Source.objects.select_related("machine")
-        .filter(name=asked.source, machine__uuid=owner, machine__storage=storage)
+        .filter(name=asked.source, machine__uuid=owner)
+        .filter(Q(machine__storage=storage) | Q(machine__uuid__in=former_history.readable_on(storage)))
         .first()
     )
     if source is None:
+        return StorageAccessAnswer(allowed=False, reason=_UNKNOWN)
+    if source.machine.storage_id != storage.pk and (asked.request is not None or owner != uuid):
+        # Requests of operators are for the storage that backs the machine up. Its former one serves the machine alone.
         return StorageAccessAnswer(allowed=False, reason=_UNKNOWN)
     if asked.request is not None or owner != uuid:
         return _by_request(storage, asked, source, uuid, now=now)

@@ -18,7 +18,7 @@ from turku.api.backups.profiles import offers as profile_offers
 from turku.api.backups.profiles import reports as profile_reports
 from turku.api.backups.profiles.offers import Group
 from turku.api.configuration.tls import served
-from turku.api.fleet import assignment, reported_problems
+from turku.api.fleet import assignment, former_history, reported_problems
 from turku.api.fleet.identity import authentication, re_enrolment, registration, rotation, work_limit
 from turku.api.fleet.identity.keyring import Purpose
 from turku.api.fleet.identity.throttle import network_of
@@ -39,6 +39,7 @@ from turku.protocol.messages import (
     AgentProfilesAnswer,
     DueMachine,
     Empty,
+    FormerStorage,
     MachineReenrolAnswer,
     MachineReenrolRequest,
     MachineReference,
@@ -56,6 +57,8 @@ from turku.protocol.restore_request_messages import (
 
 _NAMED_WITHDRAWN = 100
 """Withdrawn sources that an answer names."""
+_FORMER_STORAGES = 20
+"""Former storages that an answer names."""
 _RESTORE_NOTE_RESOLUTION = timedelta(minutes=10)
 
 
@@ -158,7 +161,17 @@ def agent_ping_restore(request: AgentPingRequest) -> AgentPingRestoreAnswer:
     if not log.was_recorded(actor, "restore.asked", machine, within=_RESTORE_NOTE_RESOLUTION, now=now):
         log.record(actor, [log.NewEntry("restore.asked", machine)], now=now)
     restorable = source_messages.restorable(machine, _restorable_sources(machine), now=now)
-    return AgentPingRestoreAnswer(RestorableMachine(restorable.by_name))
+    return AgentPingRestoreAnswer(RestorableMachine(restorable.by_name, _former_storages(machine)))
+
+
+def _former_storages(machine: Machine) -> list[FormerStorage]:
+    rows = former_history.of_machine(machine.uuid).filter(is_moved=True, storage__active=True)
+    return [
+        FormerStorage(
+            offers.storage_address(row.storage), row.date_keep_until.isoformat() if row.date_keep_until else None
+        )
+        for row in rows[:_FORMER_STORAGES]
+    ]
 
 
 @endpoint(MachineRotateRequest)

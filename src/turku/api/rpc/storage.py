@@ -4,17 +4,19 @@ The contract has ``storage_update_config``, ``storage_ping_checkin`` and ``stora
 beside it.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from turku.api.backups import recovered_machines, runs
 from turku.api.backups.next_backup import due_sources
 from turku.api.configuration.tls import served
-from turku.api.fleet import assignment
+from turku.api.fleet import assignment, former_history
 from turku.api.fleet.identity import authentication, registration, rotation
 from turku.api.fleet.identity.keyring import Purpose
-from turku.api.fleet.models import Machine, Storage
+from turku.api.fleet.models import FormerHistory, Machine, Storage
 from turku.api.integrity import report
 from turku.api.queue import capacity, leases, waiting_machines
 from turku.api.request.message_errors import MessageErrors
@@ -22,6 +24,7 @@ from turku.api.restores import access_grants, offers
 from turku.api.rpc import source_messages
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol.former_messages import KeptHistory
 from turku.protocol.integrity_messages import StorageIntegrityReportRequest
 from turku.protocol.messages import (
     AssignedMachine,
@@ -65,13 +68,28 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
         capacity.record_reported_slots(storage, message.slots, now=now)
         waiting_machines.remove_stale(storage, now=now)
         assignment.assign_unassigned(now=now)
-    machines = _assigned_machines(storage) | _guests(storage, now=now)
-    return StorageUpdateConfigAnswer(machines, served.announced_keys() if message.accepted_keys else [])
+        if message.ended_histories:
+            former_history.end(storage, message.ended_histories, now=now)
+    former = former_history.on_storage(storage)
+    restorable = [row.machine_uuid for row in former if row.is_moved]
+    moved = _admitted(Machine.objects.filter(uuid__in=restorable)) if restorable else {}
+    admitted = _guests(storage, now=now) | moved | _admitted(Machine.objects.filter(storage=storage))
+    announced = served.announced_keys() if message.accepted_keys else []
+    return StorageUpdateConfigAnswer(admitted, announced, _kept_histories(former))
 
 
-def _assigned_machines(storage: Storage) -> dict[str, AssignedMachine]:
+def _kept_histories(rows: Iterable[FormerHistory]) -> dict[str, KeptHistory]:
+    return {
+        str(row.machine_uuid): KeptHistory(
+            row.machine_name, row.is_moved, row.date_keep_until.isoformat() if row.date_keep_until else None
+        )
+        for row in rows
+    }
+
+
+def _admitted(machines: QuerySet[Machine]) -> dict[str, AssignedMachine]:
     columns = ("uuid", "environment_name", "service_name", "unit_name", "comment", "ssh_public_key")
-    rows = Machine.objects.filter(storage=storage, active=True, published=True).order_by("pk").values_list(*columns)
+    rows = machines.filter(active=True, published=True).order_by("pk").values_list(*columns)
     return {
         str(uuid): AssignedMachine(
             ssh_public_key=key or None,

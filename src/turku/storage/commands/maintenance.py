@@ -15,6 +15,7 @@ from turku.core.units import count_of
 from turku.errors import CatalogUnusable, LockHeld
 from turku.storage import catalog
 from turku.storage.catalog import database
+from turku.storage.commands import former
 from turku.storage.commands.setup import SELECTION, configured, selected
 from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import deletion, history, trash, volume_marks
@@ -47,6 +48,7 @@ def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gent
     if is_gentle:
         lower_priority()
         go_on = _TimeSlice(clock)
+    former.carry_out(configuration, clock)
     count = left = held = 0
     for place in find_sources(configuration):
         if go_on():

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,12 +18,13 @@ from turku.errors import InvalidValue, LockHeld
 from turku.storage import catalog
 from turku.storage.commands.setup import EXIT_PROBLEMS, SELECTION, configured, known_columns, machine_names, selected
 from turku.storage.config.model import StorageConfig
-from turku.storage.disk import retention_rules, retention_run, trash
+from turku.storage.disk import former_machines, retention_rules, retention_run, trash
 from turku.storage.disk.retention_run import RetainedSnapshot
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.disk.source_lookup import locked
 
 _HEADINGS = ("machine", "source", "snapshot", "action", "until", "kept by")
+_FORMER = "the machine was moved or removed"
 _LOG = logging.getLogger(__name__)
 
 
@@ -47,7 +49,11 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
 
 def _review(place: SourceDirectory, configuration: StorageConfig, now: datetime) -> Sequence[RetainedSnapshot]:
-    return retention_run.review(place, retention_rules.read(place), configuration, now=now)
+    rows = retention_run.review(place, retention_rules.read(place), configuration, now=now)
+    if place.machine_dir.name not in former_machines.read(configuration.state):
+        return rows
+    # Nothing new is made, so that rules would remove one snapshot after the other.
+    return [replace(row, reasons=(*row.reasons, _FORMER), until=None) for row in rows]
 
 
 def _apply(place: SourceDirectory, configuration: StorageConfig, now: datetime) -> Sequence[RetainedSnapshot]:

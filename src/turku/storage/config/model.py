@@ -406,6 +406,16 @@ class RetentionConfig(Section, frozen=True, kw_only=True):
         ),
     ] = 7.0
 
+    accept_removals: Annotated[
+        bool,
+        Key(
+            "Lets the coordinator end the whole history of a machine that was removed or moved. It goes to the trash, "
+            "and is deleted after `trash_days`, if that is above 0. `false`: the newest snapshots stay until an "
+            "operator of this storage runs `turku-storage former remove`. See [removed "
+            "machines](../howto/machines-and-storages.md#remove-a-machine)."
+        ),
+    ] = False
+
 
 class IntegrityConfig(Section, frozen=True, kw_only=True):
     """Integrity and restore drills."""

@@ -12,7 +12,7 @@ from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.messages import AssignedMachine, ScheduledMachine
 from turku.storage.config.model import StorageConfig, StorageState
-from turku.storage.disk import volumes
+from turku.storage.disk import former_machines, volumes
 from turku.storage.fs import tree as fs
 
 _NAMES_FILE = "machine_names.json"
@@ -67,6 +67,11 @@ def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMa
             _point(configuration.state.machines_dir / name, uuid)
 
 
+def remove_link(configuration: StorageState, uuid: str) -> None:
+    """Remove the link by UUID of a machine that has no directory any more. Its link by name goes at the next update."""
+    (configuration.machines_dir / names.machine_uuid(uuid)).unlink(missing_ok=True)
+
+
 def known_names(configuration: StorageState) -> dict[str, set[str]]:
     """Return the names of machines by UUID, from the links and from the coordinator's last answer.
 
@@ -77,6 +82,9 @@ def known_names(configuration: StorageState) -> dict[str, set[str]]:
         known.setdefault(link.uuid, set()).add(link.name)
     for uuid, name in _recorded_names(configuration).items():
         known.setdefault(uuid, set()).add(name)
+    for uuid, former in former_machines.read(configuration).items():
+        if former.name:
+            known.setdefault(uuid, set()).add(former.name)
     return known
 
 

@@ -91,6 +91,28 @@ def remove(place: SourceDirectory, removed: Collection[str], configuration: Rete
         _LOG.info("%s: retention removes %s", place.source, ", ".join(removed))
 
 
+def kept_of_former_machine(place: SourceDirectory, configuration: StorageConfig, *, now: datetime) -> frozenset[str]:
+    """Return the snapshots of a machine that is not backed up here any more, and which the storage keeps by itself.
+
+    They are those of its floor, those that are held, those without a date or with one in the future, and the newest one
+    unless ``accept_removals`` lets it go. Without a trash, all stay. Raises InvalidValue.
+    """
+    stored = history.stored_snapshots(place, configuration.state.timezone)
+    if not configuration.retention.trash_days:
+        return frozenset(each.name for each in stored)
+    floor_rules = configuration.retention.retention_floor
+    rules = retention.parse(floor_rules) if floor_rules else Retention(())
+    ignored = {retention.NO_RULE_KEEPS_ANY, retention.NEWEST_GOOD}
+    kept = {
+        each.name
+        for each in _decide(place, stored, rules, configuration.state, now=now, upcoming=None)
+        if set(each.reasons) - ignored
+    }
+    if not configuration.retention.accept_removals:
+        kept |= {each.name for each in history.latest_last(stored, now=now)[-1:]}
+    return frozenset(kept)
+
+
 def review(
     place: SourceDirectory, order: SourceRules | None, configuration: StorageConfig, *, now: datetime
 ) -> tuple[RetainedSnapshot, ...]:

@@ -26,7 +26,7 @@ def find_sources(
     the log (see ``volume_marks.require_all``). Raises UsageError if several machines match. If nothing matches, raises
     NoVolume if a volume is missing, which may have it, and NotInHistory otherwise.
     """
-    found = tuple(place for directory in _machine_directories(configuration, machine) for place in _places(directory))
+    found = tuple(place for directory in _machine_directories(configuration, machine) for place in places_of(directory))
     chosen = tuple(place for place in found if source is None or place.source == source)
     if source and not chosen:
         raise no_history(configuration, source, found, machine=machine)
@@ -107,7 +107,8 @@ def _uuid(configuration: StorageConfig, machine: str) -> str:
     return found[0]
 
 
-def _places(machine_dir: Path) -> Iterator[SourceDirectory]:
+def places_of(machine_dir: Path) -> Iterator[SourceDirectory]:
+    """Return the sources in the directory of a machine that have a snapshots directory."""
     for entry in fs.names(machine_dir):
         if entry.endswith(_SNAPSHOTS_SUFFIX) and fs.is_directory(machine_dir / entry):
             try:

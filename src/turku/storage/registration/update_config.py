@@ -23,7 +23,7 @@ from turku.protocol.messages import (
     StorageUpdateConfigRequest,
 )
 from turku.storage.config.model import StorageConfig, StorageState
-from turku.storage.disk import machine_links, volume_marks, volumes
+from turku.storage.disk import former_machines, machine_links, volume_marks, volumes
 from turku.storage.registration import admitted_keys, authorized_keys, faults, known_machines, secret_rotation
 from turku.storage.registration.coordinator import Coordinator
 from turku.storage.registration.key_removal import Removal
@@ -124,7 +124,9 @@ def _recorded(configuration: StorageConfig, clock: Clock) -> Iterator[None]:
 def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> None:
     durable.make_private_directory(configuration.state.machines_dir)
     with _recorded(configuration, clock):
-        machines = _valid(_register(configuration))
+        answer = _register(configuration)
+        machines = _valid(answer.machines)
+        former_machines.record(configuration.state, answer.former_histories, machines)
         written = authorized_keys.write(configuration, machines, removal)
         admitted_keys.write(configuration, written.admitted)
         machine_links.update_links(configuration, machines)
@@ -139,10 +141,11 @@ def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> Non
     )
 
 
-def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
+def _register(configuration: StorageConfig) -> StorageUpdateConfigAnswer:
     total_mib, available_mib = volumes.space(configuration)
     present = faults.found(configuration)[:STORAGE_FAULTS_LIMIT]
     host_keys = configuration.ssh.host_keys()
+    ended = former_machines.ended(configuration)
 
     def request(credentials: StorageCredentials) -> StorageUpdateConfigRequest:
         return StorageUpdateConfigRequest(
@@ -158,6 +161,7 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
                 published=configuration.identity.published,
                 comment=configuration.identity.comment,
                 slots=configuration.sessions.slots,
+                ended_histories=ended,
                 faults=[one_line(fault.text)[:_FAULT_LENGTH] for fault in present],
                 fault_kinds=[fault.kind for fault in present],
                 time_now=SYSTEM_CLOCK.now().timestamp(),
@@ -185,7 +189,7 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
     if warning := coordinator.clock_warning(SYSTEM_CLOCK):
         _LOG.warning("%s", warning)
     _LOG.info("storage %s: %.0f of %.0f MiB available", configuration.identity.name, available_mib, total_mib)
-    return answer.machines
+    return answer
 
 
 def _registration_hint(configuration: ApiConfig) -> str:
