@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
-from turku.protocol.former_messages import KeptHistory
+from turku.protocol.messages import KeptHistory
 from turku.storage.commands import former
 from turku.storage.disk import former_machines, snapshot_notes, trash
 

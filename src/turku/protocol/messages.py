@@ -12,7 +12,6 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
 from turku.protocol.certificate import FINGERPRINTS_LIMIT, Fingerprint
-from turku.protocol.former_messages import ENDED_LIMIT, KeptHistory
 
 Text = Annotated[str, Meta(max_length=4096)]
 Fingerprints = Annotated[list[Fingerprint], Meta(max_length=FINGERPRINTS_LIMIT)]
@@ -246,6 +245,8 @@ class AgentPingRestoreAnswer(msgspec.Struct, frozen=True):
 # --- storage: storage_update_config
 
 
+ENDED_LIMIT = 1000
+"""Most ended histories that one message names."""
 STORAGE_FAULTS_LIMIT = 20
 """Most faults of a storage that are reported."""
 FAULT_UNMOUNTED, FAULT_FULL, FAULT_CLOCK, FAULT_OTHER = "unmounted", "full", "clock-off", ""
@@ -293,6 +294,20 @@ class AssignedMachine(msgspec.Struct, frozen=True):
     service_name: str | None = None
     unit_name: str | None = None
     comment: str | None = None
+
+
+class KeptHistory(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The operator's wish for the history of a machine that the storage does not back up any more. It is ours.
+
+    The storage decides what it removes, and when.
+    """
+
+    name: Text = ""
+    """The name of the machine, for people."""
+    moved: bool = False
+    """The machine is backed up by another storage, and may restore from this one. Otherwise it was removed."""
+    keep_until: Text | None = None
+    """A moment in ISO form, after which the history may go to the trash, or None to keep it without end."""
 
 
 class StorageUpdateConfigAnswer(msgspec.Struct, frozen=True, omit_defaults=True):

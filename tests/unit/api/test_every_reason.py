@@ -9,6 +9,7 @@ from tests.support.api_cast import Cast, turku_api
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
 from turku.api.integrity.models import Damage, DamageKind, DamageState
+from turku.api.status.fleet_marks import FAULT_MARKS
 from turku.api.status.marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 
@@ -44,6 +45,10 @@ CASES: list[tuple[Mark, str, Callable[[], object]]] = [
         lambda: (Storage.objects.update(active=False), Machine.objects.update(date_registered=LONG_AGO)),
     ),
     (Mark.FAULTY, "storage", lambda: Storage.objects.update(faults=["volume data is not mounted"])),
+    *(
+        (mark, "storage", lambda kind=kind: Storage.objects.update(faults=["volume data: why"], fault_kind=kind))
+        for kind, mark in FAULT_MARKS.items()
+    ),
     (Mark.STORAGE_SILENT, "machine", lambda: Storage.objects.update(date_checked_in=LONG_AGO)),
     (Mark.OVERDUE, "source", lambda: Source.objects.update(date_expected=LONG_AGO)),
     (Mark.OVERDUE, "source", lambda: Source.objects.update(longest_pause_days=1, date_next_backup=AHEAD)),

@@ -24,11 +24,11 @@ from turku.api.restores import access_grants, offers
 from turku.api.rpc import source_messages
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
-from turku.protocol.former_messages import KeptHistory
 from turku.protocol.integrity_messages import StorageIntegrityReportRequest
 from turku.protocol.messages import (
     AssignedMachine,
     Empty,
+    KeptHistory,
     ScheduledMachine,
     StorageCredentials,
     StorageHeartbeatAnswer,

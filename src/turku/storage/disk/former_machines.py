@@ -13,7 +13,7 @@ import msgspec
 from turku.core import durable
 from turku.errors import InvalidValue
 from turku.policy import names
-from turku.protocol.former_messages import ENDED_LIMIT, KeptHistory
+from turku.protocol.messages import ENDED_LIMIT, KeptHistory
 from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import volume_marks
 from turku.storage.fs import tree as fs
