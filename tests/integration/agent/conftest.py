@@ -47,7 +47,9 @@ class Machine:
             "restore_path": str(self.directory / "restored"),
             **keys,
         }
-        (self.config_dir / "config.d/config.json").write_text(json.dumps(content))
+        file = self.config_dir / "config.d/config.json"
+        file.write_text(json.dumps(content))
+        file.chmod(0o600)
 
     def source(self, name: str, path: Path | str, **options: Any) -> None:
         (self.config_dir / f"sources.d/{name}.json").write_text(json.dumps({name: {"path": str(path), **options}}))

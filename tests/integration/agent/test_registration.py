@@ -310,3 +310,16 @@ def test_a_whole_ssh_key_of_any_kind_is_taken_for_one(tmp_path: Path, kind: str)
         words = [*options] if "-N" in options else ["-N", "", *options]
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-f", path, *words], check=True)
         assert not is_damaged_key(path)
+
+
+def test_check_names_a_file_with_a_secret_that_others_may_read(machine: Machine) -> None:
+    machine.source("etc", "/etc")
+    assert machine.run("turku-update-config").returncode == 0
+    file = machine.config_dir / "config.d" / "by-hand.json"
+    file.write_text('{"api_auth": "x"}')
+    file.chmod(0o644)
+    check = machine.run("turku-agent", "check")
+    assert check.returncode == 1
+    assert f"PROBLEM: {file}: it holds a secret, and its mode 0644 lets others in: chmod 0600 {file}" in check.stdout
+    file.chmod(0o600)
+    assert machine.run("turku-agent", "check").returncode == 0

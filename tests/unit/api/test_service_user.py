@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from turku.api.configuration import service_user
+from turku.api.project import checks
 from turku.errors import ConfigurationError
 
 SHOWN = Path("/etc/turku-api/environment")
@@ -109,3 +110,21 @@ def test_without_the_user_nothing_is_done(file: Path, monkeypatch: pytest.Monkey
     variables: dict[str, str] = {}
     service_user.become(variables, file=file)
     assert variables == {}
+
+
+def test_an_environment_file_with_a_password_that_others_may_read_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "environment"
+    monkeypatch.setattr(service_user, "FILE", path)
+    assert checks.exposed_secrets_check() == []
+    path.write_text("TURKU_DATABASE_URL=postgresql://turku:x@db/turku\n")
+    path.chmod(0o644)
+    [warning] = checks.exposed_secrets_check()
+    assert warning.id == "turku.W003"
+    assert "chmod 0640" in warning.msg
+    path.chmod(0o640)
+    assert checks.exposed_secrets_check() == []
+    path.write_text("TURKU_TIME_ZONE=UTC\n")
+    path.chmod(0o644)
+    assert checks.exposed_secrets_check() == []

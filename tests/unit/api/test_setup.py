@@ -199,8 +199,8 @@ def test_setup_makes_everything_in_order_and_once(host: Host, programs: Programs
     calls = [line.split("/")[-1] for line in programs.called]
     order = [
         "systemd-sysusers --root= turku-api.conf",
-        "turku-api tls create turku.example.com",
         "turku-api migrate --verbosity 0",
+        "turku-api tls create turku.example.com",
         "systemctl enable --now turku-api.service",
     ]
     assert [line for line in calls if line in order] == order
@@ -219,6 +219,16 @@ def test_the_password_of_the_account_is_in_no_argument_and_no_file(host: Host, p
     assert [json.loads(each) for each in programs.fed] == [{"name": "admin", "password": PASSWORD}]
     assert not any(PASSWORD in line for line in programs.called)
     assert [path for path in host.root.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()] == []
+
+
+def test_a_key_without_its_certificate_is_made_anew(host: Host, programs: Programs) -> None:
+    set_up(host, found(host))
+    certificate, key = answers.own_certificate()
+    host.path(certificate).unlink()
+    programs.called.clear()
+    set_up(host, found(host))
+    assert programs.called[0] == f"runuser -u turku-api -- rm -f {key}"
+    assert "tls create" in programs.called[1]
 
 
 @pytest.mark.parametrize("name", ["db.sqlite3", "secret_key", "hash_key"])

@@ -165,15 +165,15 @@ def test_sshd_that_lets_nobody_listen_stops_every_backup() -> None:
     assert sshd_protection.sshd_fact(GOOD_SSHD + "permitlisten localhost:*\n", user="turku").verdict is Verdict.OK
 
 
-def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: StorageConfig) -> None:
+def test_a_secret_that_only_its_directory_protects_is_a_failure(storage: StorageConfig) -> None:
     directory = storage.config_dir / "config.d"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "secret.json"
     path.write_text('{"secret": "x"}')
     path.chmod(0o644)
-    directory.chmod(0o755)
-    assert private_facts(storage)[str(path)] is Verdict.FAIL
     directory.chmod(0o700)
+    assert private_facts(storage)[str(path)] is Verdict.FAIL
+    path.chmod(0o600)
     assert private_facts(storage)[str(path)] is Verdict.OK
 
 

@@ -12,7 +12,7 @@ from turku.agent.config.model import AgentConfig
 from turku.agent.state import staging_records
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
-from turku.core.configuration import display
+from turku.core.configuration import display, exposed_secrets
 from turku.core.log import one_line
 from turku.core.setup import host_files
 
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
         "Sources:" if agent.sources else f"Sources: none in {agent.config_dir / 'sources.d'}",
     ]
     problems = 0
-    for is_problem, line in _sources(agent):
+    for is_problem, line in (*_sources(agent), *_exposed_secrets(agent)):
         problems += is_problem
         lines.append(line)
     lines += [
@@ -52,6 +52,15 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     for line in lines:
         say(line)
     return _EXIT_PROBLEMS if problems else 0
+
+
+def _exposed_secrets(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
+    """Yield a problem for each file with a secret that other users may read or change."""
+    directories = (agent.state.var_dir / "config.d", agent.config_dir / "config.d", agent.config_dir / "sources.d")
+    private_key = agent.state.var_dir / "ssh_key"
+    for file in (*exposed_secrets.in_directories(directories), *exposed_secrets.of_files([private_key])):
+        if file.fault:
+            yield True, f"PROBLEM: {one_line(str(file.path))}: {one_line(file.fault)}"
 
 
 def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:

@@ -6,7 +6,9 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as WarningMessage
 
+from turku.api.configuration import service_user
 from turku.api.fleet.identity import keyring
+from turku.core.configuration import exposed_secrets
 from turku.core.setup import host_files
 from turku.errors import TurkuError
 
@@ -48,4 +50,17 @@ def host_files_check(**_arguments: Any) -> list[CheckMessage]:
     return [
         WarningMessage(f"{sentence[0].upper()}{sentence[1:]}.", id="turku.W002")
         for sentence in host_files.outdated("turku.api", "turku-api")
+    ]
+
+
+@register
+def exposed_secrets_check(**_arguments: Any) -> list[CheckMessage]:
+    """Return a warning for an environment file with a secret that other users may read (turku.W003)."""
+    # The group of the environment file is that of the service, as turku-api setup writes it.
+    private = [service_user.FILE] if exposed_secrets.names_a_secret(service_user.FILE) else []
+    files = exposed_secrets.of_files(private, allowed_mode=0o640)
+    return [
+        WarningMessage(f"{file.path}: {file.fault}.", id="turku.W003")
+        for file in files
+        if file.fault
     ]

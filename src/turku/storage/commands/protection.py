@@ -6,12 +6,14 @@ import platform
 import shlex
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from turku.core import command
+from turku.core.configuration import exposed_secrets
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
 from turku.storage.config.model import LimitsConfig, ReceivingConfig, SshConfig, StorageConfig, Volume
 from turku.storage.containment import bubblewrap, limits, seccomp
@@ -23,7 +25,6 @@ from turku.storage.rsync import version as rsync_version
 
 _TIMEOUT_SECONDS = 10.0
 _ANY_MACHINE = "00000000-0000-4000-8000-000000000000"
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Verdict(Enum):
@@ -188,39 +189,19 @@ def _has_user_attributes(path: Path) -> bool:
 
 
 def _private_files(configuration: StorageConfig) -> Iterator[Fact]:
-    secret_files = [
-        path
-        for directory in (configuration.state.var_dir / "config.d", configuration.config_dir / "config.d")
-        if directory.is_dir()
-        for path in sorted(directory.iterdir())
-        if path.suffix in (".json", ".yaml") and _names_a_secret(path)
-    ]
-    for path in [configuration.state.var_dir, *secret_files]:
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        # Others may enter a directory as long as they cannot write. A file with a secret must not be readable.
-        is_directory = stat.S_ISDIR(status.st_mode)
-        wrong = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH if is_directory else _OTHERS)
-        if not is_directory and not path.parent.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH):
-            # Nobody else can enter the directory, so the mode of the file does not matter.
-            wrong = 0
-        fix = "chmod go-w" if is_directory else "chmod 0600"
-        subject = str(path)
-        if wrong:
-            yield fail(subject, f"its mode {stat.S_IMODE(status.st_mode):04o} lets others in: {fix}")
+    var_dir = configuration.state.var_dir
+    with suppress(OSError):
+        status = var_dir.stat()
+        # Others may enter the directory as long as they cannot write.
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            mode = f"its mode {stat.S_IMODE(status.st_mode):04o} lets others in"
+            yield fail(str(var_dir), f"{mode}: chmod go-w {shlex.quote(str(var_dir))}")
         elif status.st_uid not in (0, os.geteuid()):
-            yield fail(subject, f"belongs to user {status.st_uid}, who could change it: chown it")
+            yield fail(str(var_dir), f"belongs to user {status.st_uid}, who could change it: chown it")
         else:
-            yield ok(subject, "private")
-
-
-def _names_a_secret(path: Path) -> bool:
-    try:
-        return "secret" in path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
+            yield ok(str(var_dir), "private")
+    for file in exposed_secrets.in_directories((var_dir / "config.d", configuration.config_dir / "config.d")):
+        yield fail(str(file.path), file.fault) if file.fault else ok(str(file.path), "private")
 
 
 def _sudo(configuration: SshConfig) -> Iterator[Fact]:

@@ -126,6 +126,7 @@ def plan(host: Host, answers: Answers, first: FirstAccount) -> Plan:
         *accounts.user_steps(PACKAGE, host, PROGRAM, purpose="the coordinator runs as this user"),
         *directory_steps(PACKAGE, host, PROGRAM),
         settings_file,
+        # The commands that follow refuse to run without the keys.
         DatabaseStep(environment.read(answers.variables())),
         *_certificate_steps(answers),
         _account_step(first),
@@ -143,10 +144,15 @@ def _certificate_steps(answers: Answers) -> list[Step]:
             is_there = all(host.path(path).exists() for path in (answers.certificate, answers.key))
             return DONE if is_there else Finding(State.NEEDED)
 
-        def create(host: Host) -> None:
-            Commands(host).run("tls", "create", *answers.host_names)
+        names = [name for name in answers.host_names if not name.startswith(".")]
 
-        return [Action(f"make a TLS key and a certificate for {', '.join(answers.host_names)}", find_own, create)]
+        def create(host: Host) -> None:
+            if host.path(answers.key).exists():
+                # A killed run left a key that nobody knows. Its owner removes it, whatever lies at its path by now.
+                host.run(["runuser", "-u", service_user.USER, "--", "rm", "-f", str(answers.key)])
+            Commands(host).run("tls", "create", *names)
+
+        return [Action(f"make a TLS key and a certificate for {', '.join(names)}", find_own, create)]
 
     def find_given(host: Host) -> Finding:
         return DONE if not _unreadable(host, answers) else Finding(State.NEEDED)
