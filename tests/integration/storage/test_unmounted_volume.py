@@ -86,12 +86,7 @@ def test_a_volume_that_is_unmounted_after_its_first_use_gets_nothing(
 
 @pytest.mark.parametrize("is_below", [False, True], ids=["the mount point", "a directory below it"])
 def test_a_volume_in_fstab_that_is_not_mounted_at_its_first_use_gets_nothing(
-    is_below: bool,
-    storage: StorageConfig,
-    disk: Path,
-    point: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    is_below: bool, storage: StorageConfig, disk: Path, point: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_table(monkeypatch, tmp_path, point)
     path = point / "turku" if is_below else point

@@ -113,8 +113,8 @@ def test_the_defaults_are_its_own_certificate_on_port_443_and_sqlite(host: Host)
         "TURKU_URL": "https://turku.example.com",
         "TURKU_ALLOWED_HOSTS": "turku.example.com",
         "TURKU_TIME_ZONE": "Europe/Helsinki",
-        "TURKU_TLS_CERTIFICATE": "/var/lib/turku-api/configuration/tls/certificate.pem",
-        "TURKU_TLS_KEY": "/var/lib/turku-api/configuration/tls/key.pem",
+        "TURKU_TLS_CERTIFICATE": "/var/lib/turku-api/tls/certificate.pem",
+        "TURKU_TLS_KEY": "/var/lib/turku-api/tls/key.pem",
     }
 
 
@@ -221,14 +221,25 @@ def test_the_password_of_the_account_is_in_no_argument_and_no_file(host: Host, p
     assert [path for path in host.root.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()] == []
 
 
-def test_a_key_without_its_certificate_is_made_anew(host: Host, programs: Programs) -> None:
-    set_up(host, found(host))
+def test_a_key_that_a_killed_run_left_is_made_anew(host: Host, programs: Programs) -> None:
     certificate, key = answers.own_certificate()
-    host.path(certificate).unlink()
-    programs.called.clear()
+    host.path(key).parent.mkdir(parents=True)
+    host.path(key).touch()
     set_up(host, found(host))
-    assert programs.called[0] == f"runuser -u turku-api -- rm -f {key}"
-    assert "tls create" in programs.called[1]
+    calls = [line for line in programs.called if "runuser" in line or "tls create" in line]
+    assert calls[0] == f"runuser -u turku-api -- rm -f {key}"
+    assert "tls create" in calls[1]
+    assert host.path(certificate).exists()
+
+
+@pytest.mark.parametrize("position", [0, 1], ids=["the certificate", "the key"])
+def test_a_key_that_machines_may_know_is_not_replaced(position: int, host: Host, programs: Programs) -> None:
+    set_up(host, found(host))
+    host.path(answers.own_certificate()[position]).unlink()
+    programs.called.clear()
+    with pytest.raises(ConfigurationError, match="recognize the coordinator by its key"):
+        set_up(host, found(host))
+    assert programs.called == []
 
 
 @pytest.mark.parametrize("name", ["db.sqlite3", "secret_key", "hash_key"])

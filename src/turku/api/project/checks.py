@@ -59,8 +59,4 @@ def exposed_secrets_check(**_arguments: Any) -> list[CheckMessage]:
     # The group of the environment file is that of the service, as turku-api setup writes it.
     private = [service_user.FILE] if exposed_secrets.names_a_secret(service_user.FILE) else []
     files = exposed_secrets.of_files(private, allowed_mode=0o640)
-    return [
-        WarningMessage(f"{file.path}: {file.fault}.", id="turku.W003")
-        for file in files
-        if file.fault
-    ]
+    return [WarningMessage(f"{file.path}: {file.fault}.", id="turku.W003") for file in files if file.fault]

@@ -32,9 +32,9 @@ def in_directories(directories: Iterable[Path]) -> Iterator[SecretFile]:
 
 
 def of_files(paths: Iterable[Path], *, allowed_mode: int = 0o600) -> Iterator[SecretFile]:
-    """Yield the files that are there. Bits of the mode beyond ``allowed_mode`` are a fault, also in a private directory.
+    """Yield the files that are there. Bits of the mode beyond ``allowed_mode`` are a fault.
 
-    A copy of the directory, or a change of its mode, would otherwise show the secret.
+    That is so in a private directory, too: a copy of it, or a change of its mode, would show the secret.
     """
     for path in paths:
         try:

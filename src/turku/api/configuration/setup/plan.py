@@ -107,6 +107,38 @@ class DatabaseStep(Step):
         )
 
 
+@dataclass(frozen=True)
+class CertificateStep(Step):
+    """The key and certificate that the coordinator makes itself. A key that may be pinned is never replaced."""
+
+    answers: Answers
+
+    @property
+    def title(self) -> str:  # type: ignore[override]  # computed, not stored
+        return f"make a TLS key and a certificate for {', '.join(self._names)}"
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for name in self.answers.host_names if not name.startswith(".")]
+
+    def find(self, host: Host, record: Record) -> Finding:
+        files = (self.answers.certificate, self.answers.key)
+        lost = [file for file in files if not host.path(file).exists()]
+        if lost and record.find(Kind.DATA, str(self.answers.key)):
+            raise ConfigurationError(
+                f"{lost[0]} is missing, and machines and storages recognize the coordinator by its key",
+                hint="bring it back with 'turku-api recover', or run 'turku-api teardown' to begin anew",
+            )
+        return Finding(State.NEEDED) if lost else DONE
+
+    def apply(self, host: Host, record: Record) -> None:
+        if host.path(self.answers.key).exists():
+            # A killed run left a key that nobody knows. Its owner removes it, whatever lies at its path by now.
+            host.run(["runuser", "-u", service_user.USER, "--", "rm", "-f", str(self.answers.key)])
+        Commands(host).run("tls", "create", *self._names)
+        record.add(Made(Kind.DATA, str(self.answers.key)))
+
+
 def settings_step(answers: Answers) -> FileStep:
     """Return the step that writes the environment file."""
     return FileStep(
@@ -139,20 +171,7 @@ def _certificate_steps(answers: Answers) -> list[Step]:
     if answers.tls is TlsWay.PROXY:
         return []
     if answers.tls is TlsWay.OWN:
-
-        def find_own(host: Host) -> Finding:
-            is_there = all(host.path(path).exists() for path in (answers.certificate, answers.key))
-            return DONE if is_there else Finding(State.NEEDED)
-
-        names = [name for name in answers.host_names if not name.startswith(".")]
-
-        def create(host: Host) -> None:
-            if host.path(answers.key).exists():
-                # A killed run left a key that nobody knows. Its owner removes it, whatever lies at its path by now.
-                host.run(["runuser", "-u", service_user.USER, "--", "rm", "-f", str(answers.key)])
-            Commands(host).run("tls", "create", *names)
-
-        return [Action(f"make a TLS key and a certificate for {', '.join(names)}", find_own, create)]
+        return [CertificateStep(answers)]
 
     def find_given(host: Host) -> Finding:
         return DONE if not _unreadable(host, answers) else Finding(State.NEEDED)
