@@ -141,6 +141,9 @@ def running_system(root: Path) -> Iterator[RunningSystem]:
         for options, place in mounts:
             command.run(["mount", *options, place], timeout_seconds=_TIMEOUT_SECONDS)
             stack.callback(command.run, ["umount", "--recursive", "--lazy", place], timeout_seconds=_TIMEOUT_SECONDS)
+            if place.is_relative_to(root / "opt/turku"):
+                # Whatever a restore does there, it is not done to this checkout.
+                command.run(["mount", "-o", "remount,bind,ro", place], timeout_seconds=_TIMEOUT_SECONDS)
         yield RunningSystem(root)
 
 

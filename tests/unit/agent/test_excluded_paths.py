@@ -163,6 +163,16 @@ def test_a_damaged_configuration_of_a_storage_is_its_own_matter(
     assert excluded_paths.find(agent, source(tmp_path / "etc")).emptied == ()
 
 
+def test_a_restore_deletes_nothing_on_mounts_of_which_it_does_not_know_whether_the_backup_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted(monkeypatch, (tmp_path / "disk", "xfs"), (tmp_path / "proc", "proc"))
+    # A machine that replaces a lost one has no sources yet.
+    assert excluded_paths.protected_paths(None, tmp_path) == {b"disk", b"proc"}
+    assert excluded_paths.protected_paths(source(tmp_path), tmp_path) == {b"proc"}
+    assert excluded_paths.protected_paths(source(tmp_path, one_file_system=True), tmp_path) == {b"disk", b"proc"}
+
+
 def test_the_check_warns_of_disks_and_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume" / ".turku-volume").touch()

@@ -90,11 +90,12 @@ def protected_paths(source: SourceConfig | None, target: Path) -> frozenset[byte
     """Return directories of a restore's target, relative to it, whose content a restore must not touch.
 
     A backup has them as empty directories. Nothing in them may be deleted because the backup lacks it. ``source`` is
-    None where another machine's source is restored.
+    None where the configuration here does not have it: another machine's, or that of a lost one that this machine
+    replaces. Whether its backup crosses mounts is not known then, so nothing in them is deleted.
     """
     base = Path(os.path.realpath(target))
     mounts = mount_points.all_mounts()
-    is_one = source is not None and stays_on_one_file_system(source)
+    is_one = source is None or stays_on_one_file_system(source)
     found = {
         *(mount.path for mount in mount_points.boundary(base, mounts) if is_one or mount.shows_the_kernel),
         *(each for each in storage_volumes(mounts) if each != base),
