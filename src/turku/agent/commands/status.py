@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from turku.agent import coordinator_status, registration
 from turku.agent.commands.setup import configured
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, SourceConfig
 from turku.agent.coordinator_status import CoordinatorStatus
 from turku.agent.state import session_record
 from turku.agent.state.session_record import SessionRecord
@@ -51,6 +52,7 @@ def _screen(agent: AgentConfig, zone: tzinfo, *, now: datetime) -> StatusScreen:
             *_waiting(agent),
             *problems,
             *agent.unusable_sources.values(),
+            *([f"the sources of profiles are not known: {agent.proposed.problem}"] if agent.proposed.problem else []),
             *(f"source {name} is no longer in sources.d" for name in registration.missing_sources(agent)),
             *status_screen.timer_problems(timers),
         ],
@@ -73,9 +75,12 @@ def _sources(
 ) -> tuple[list[StatusRow], list[str]]:
     """Return a row for each source that the coordinator has, and the problems of sources."""
     if status is None:
-        return [StatusRow(name, f"{one_line(source.path)}") for name, source in agent.sources.items()], []
+        return [StatusRow(name, f"{one_line(each.path)}{_origin(each)}") for name, each in agent.sources.items()], []
     known = {name: each for name, each in status.answer.sources.items() if each.is_declared and each.is_active}
-    rows = [StatusRow(name, coordinator_status.last_line(each, zone, now=now)) for name, each in known.items()]
+    rows = [
+        StatusRow(name, f"{coordinator_status.last_line(each, zone, now=now)}{_origin(agent.sources.get(name))}")
+        for name, each in known.items()
+    ]
     failing = [
         f"source {one_line(name)} failed: {one_line(each.failure_reason) or 'its backup run says why'}"
         for name, each in known.items()
@@ -86,6 +91,11 @@ def _sources(
         for name in coordinator_status.undeclared(status.answer, agent)
     ]
     return rows, [*failing, *new]
+
+
+def _origin(source: SourceConfig | None) -> str:
+    """Return the profile of a source in brackets, or nothing for a source of this machine's own."""
+    return "" if source is None or not source.profile else f" (profile {one_line(source.profile)})"
 
 
 def _next(status: CoordinatorStatus | None, zone: tzinfo, *, now: datetime) -> Iterator[StatusRow]:
@@ -137,6 +147,8 @@ def _facts(
         "sources": {} if answer is None else answer.sources,
         "refused_sources": {} if answer is None else answer.refused,
         "sessions": record.storages,
+        "profiles": {name: source.profile for name, source in agent.sources.items() if source.profile},
+        "refused_of_profiles": [asdict(each) for each in agent.proposed.refused],
     }
 
 
