@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
+.PHONY: help setup demo test test-others test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test-hosts: packages ## run the tests on hosts with systemd (Debian 12 and 13), 
 	@packaging/host-roots.sh .cache/hosts
 	$(BIN)/python -m pytest --hosts -n 2 --dist loadgroup --timeout 900 $(HOST_TESTS) $(TEST_ARGUMENTS)
 
+test-others: ## run every test that 'make coverage' does not run
+	@$(MAKE) --no-print-directory test TEST_ARGUMENTS='$(addprefix --ignore=,$(COVERED_TESTS)) $(TEST_ARGUMENTS)'
+
 test-old-rsync: ## run the tests that move data with the old rsync 3.2.7
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
@@ -78,13 +81,15 @@ bench: ## run all benchmarks: an hour, 50 GB of disk
 
 check: lint types imports ## ruff, mypy and import contracts: 20 s
 
-# The oldest and the newest Python that are supported.
+# The oldest and the newest Python that are supported. What .venv has is checked and tested by the other targets.
 PYTHONS ?= 3.11 3.13
-check-pythons: ## 'check' and unit tests on Python 3.11 and 3.13
-	@for version in $(PYTHONS); do \
+check-pythons: setup ## mypy and unit tests on Python 3.11 and 3.13
+	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(PYTHONS); do \
+	  if [ $$version = $$own ]; then echo "== Python $$version: that of $(VENV), see 'make check' and 'make test'"; continue; fi; \
 	  python=$$(packaging/find-python.sh $$version); \
 	  echo "== Python $$version: $$python"; \
-	  $(MAKE) --no-print-directory check PYTHON=$$python VENV=.cache/venv-$$version; \
+	  $(MAKE) --no-print-directory types PYTHON=$$python VENV=.cache/venv-$$version; \
 	  .cache/venv-$$version/bin/python -m pytest -q -n 2 $(COVERED_TESTS); \
 	done
 
@@ -107,7 +112,7 @@ COVERED_TESTS := $(wildcard $(foreach package,$(COVERED),tests/unit/$(package) t
                  tests/integration/$(package)) tests/unit/agent tests/unit/storage)
 coverage: setup ## branch coverage of core, policy and protocol
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
-	$(BIN)/coverage run -m pytest -q -n 2 $(COVERED_TESTS)
+	$(BIN)/coverage run -m pytest -q -n 3 --dist loadgroup $(COVERED_TESTS)
 	@$(BIN)/coverage combine --quiet
 	@for package in $(COVERED); do $(BIN)/coverage report --include="src/turku/$$package/*"; done
 

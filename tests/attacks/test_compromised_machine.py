@@ -31,8 +31,10 @@ from turku.storage.backup.job import BackupReport
 from turku.storage.backup.run import back_up
 from turku.storage.disk import trash
 
+# One worker makes the thirty days for both tests.
+pytestmark = pytest.mark.xdist_group("thirty days")
 DAYS = 30
-PINGS = 100
+PINGS = 50
 DECLARED = {"path": "/etc", "retention": f"last {DAYS} snapshots"}
 DEFAULTS: dict[str, Any] = {
     "retention_floor": "last 3 days",
@@ -226,7 +228,7 @@ BEHAVIOUR = ("failing", "server", "name", "gone", "published")
 
 
 def attack(compromised: CompromisedMachine, orders: Callable[[Mapping[str, Any]], SourceOrder | None]) -> None:
-    """Ping a hundred times. ``orders`` gives the storage's order after a declaration."""
+    """Take each step twice, a ping for each. ``orders`` gives the storage's order after a declaration."""
     last = list(compromised.aside.values())[-1]
     for number in range(PINGS):
         act, declared = STEPS[number % len(STEPS)]

@@ -17,8 +17,6 @@ from turku.errors import InvalidValue, NotInHistory, TurkuError, UsageError
 from turku.storage import cli
 from turku.storage.catalog import database
 
-pytestmark = pytest.mark.storage_rsync
-
 Run = Callable[..., str]
 
 

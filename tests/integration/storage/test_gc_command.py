@@ -16,8 +16,6 @@ from turku.storage.backup import run as backup_run
 from turku.storage.disk import deletion, trash
 from turku.storage.fs.remove import remove_tree
 
-pytestmark = pytest.mark.storage_rsync
-
 PROGRAM = Path(sys.executable).with_name("turku-storage")
 
 

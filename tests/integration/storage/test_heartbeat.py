@@ -15,8 +15,6 @@ from tests.support.v1_server import V1Api
 from turku.storage.config.model import StorageConfig
 from turku.storage.session.checkin import Heartbeat
 
-pytestmark = pytest.mark.storage_rsync
-
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 PAUSE_SECONDS = 0.1
 

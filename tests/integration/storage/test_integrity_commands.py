@@ -16,8 +16,6 @@ from turku.errors import LockHeld, NotInHistory, UsageError
 from turku.storage.cli import main
 from turku.storage.integrity import damage
 
-pytestmark = pytest.mark.storage_rsync
-
 
 @pytest.fixture
 def api() -> Iterator[V1Api]:

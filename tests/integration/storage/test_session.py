@@ -23,8 +23,6 @@ from tests.support.v1_client import V1Machine
 
 from turku.core import command
 
-pytestmark = pytest.mark.storage_rsync
-
 RESTORE_LINE = "Restore mode active on port {port}.  Good luck."
 
 
