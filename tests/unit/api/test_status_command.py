@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.api_cast import Cast, turku_api
 
 from turku.api.commands import status
-from turku.api.configuration.environment import Environment
 from turku.api.fleet.models import Storage
 from turku.api.project.recovery import backup
 from turku.core.cli import systemd_timers
@@ -57,10 +58,12 @@ def test_what_is_wrong_with_host_and_fleet_is_told(cast: Cast, booted: Callable[
 @pytest.mark.parametrize(("days", "said"), [(40, None), (5, "ends soon"), (-1, "has ended")])
 @pytest.mark.usefixtures("cast")
 def test_a_certificate_that_ends_soon_is_a_problem(
-    booted: Callable[..., None], monkeypatch: pytest.MonkeyPatch, days: int, said: str | None
+    booted: Callable[..., None], monkeypatch: pytest.MonkeyPatch, settings: Any, days: int, said: str | None
 ) -> None:
     booted(SERVICE)
-    monkeypatch.setattr(Environment, "tls_certificate", Path("/etc/turku-api/tls.crt"), raising=False)
+    settings.TURKU_ENVIRONMENT = replace(
+        settings.TURKU_ENVIRONMENT, tls_certificate=Path("/etc/turku-api/tls.crt"), tls_key=Path("/etc/turku-api/key")
+    )
     monkeypatch.setattr(status, "_end_of", lambda _path: SYSTEM_CLOCK.now() + timedelta(days=days, minutes=1))
     code, text = turku_api("status")
     assert "/etc/turku-api/tls.crt, ends" in text

@@ -51,7 +51,7 @@ def screen(*, now: datetime) -> StatusScreen:
     environment: Environment = settings.TURKU_ENVIRONMENT
     service, *timers = systemd_timers.read((_SERVICE, *TIMERS)) or (Timer(_SERVICE),)
     health = fleet_health.current_health(now=now, verbose=True)
-    certificate: Path | None = getattr(environment, "tls_certificate", None)
+    certificate = environment.tls_certificate
     certificate_ends = _end_of(certificate) if certificate else None
     moment = partial(status_screen.moment, zone=timezone.get_current_timezone(), now=now)
     last_run = BackupRun.objects.select_related("source__machine").order_by("-date").first()
