@@ -18,6 +18,9 @@ from tests.support.postgresql import PostgresqlServer
 from tests.support.racing_coordinators import COORDINATORS, racing_coordinators
 from tests.support.v1_client import Refused, V1Machine, V1Storage, new_ssh_key
 
+from turku.protocol import join_token
+from turku.protocol.join_token import JoinKind
+
 pytestmark = [pytest.mark.postgresql, pytest.mark.xdist_group("racing-coordinators")]
 
 AT_ONCE = 12
@@ -111,6 +114,16 @@ def test_one_machine_that_asks_many_times_at_first_is_registered_once(
     assert set(statuses([lambda: machine.update_config({"etc": {"path": "/etc"}})] * AT_ONCE)) == {200}
     actions = coordinators[0].sql("SELECT action FROM audit_auditentry WHERE actor = ? ORDER BY id", machine.uuid)
     assert [row["action"] for row in actions] == ["machine.registered", "source.added"]
+
+
+def test_a_join_token_with_one_use_left_lets_in_one_of_many(coordinators: list[Coordinator], post: Any) -> None:
+    created = ("join-token", "create", "machine", "--uses", "1", "--url", "https://turku.example.com", "--raw")
+    secret = join_token.decode(coordinators[0].manage(*created), kind=JoinKind.MACHINE).secret.reveal()
+    rivals = [V1Machine(post, auth=secret) for _ in range(AT_ONCE)]
+    found = statuses([lambda rival=rival: rival.update_config({"etc": {"path": "/etc"}}) for rival in rivals])
+    assert Counter(found) == {200: 1, 403: AT_ONCE - 1}
+    known = coordinators[0].sql("SELECT uuid FROM fleet_machine")
+    assert {rival.uuid for rival in rivals} & {str(row["uuid"]) for row in known} == {rivals[found.index(200)].uuid}
 
 
 def test_of_many_machines_with_one_ssh_key_one_is_taken(
