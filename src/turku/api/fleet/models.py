@@ -5,10 +5,8 @@ from django.db import models
 from django.db.models import Q, Value
 from django.db.models.functions import Coalesce, Concat, Lower
 
-from turku.api.fleet.former_models import FormerHistory, PresentManager, Removable
-
-# Django looks for models in this module.
-__all__ = ("FormerHistory",)
+from turku.api.fleet.former_models import FormerHistory  # noqa: F401  (Django looks for models in this module)
+from turku.api.fleet.former_models import PresentManager, Removable
 
 NAME_LENGTH = 200
 RETENTION_LENGTH = 1000
