@@ -5,7 +5,7 @@ from django.db import models
 from django.db.models import Q, Value
 from django.db.models.functions import Coalesce, Concat, Lower
 
-from turku.api.fleet.former_models import FormerHistory  # noqa: F401  (Django looks for models in this module)
+from turku.api.fleet.former_models import FormerHistory as FormerHistory  # noqa: PLC0414  (Django looks for models in this module)
 from turku.api.fleet.former_models import PresentManager, Removable
 
 NAME_LENGTH = 200
