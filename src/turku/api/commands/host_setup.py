@@ -6,6 +6,7 @@ Django is not set up here. What needs the database runs as a command of its own,
 import argparse
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +44,7 @@ _NOT_DONE: Final = 1
 def set_up(options: argparse.Namespace) -> int:
     """Make this host the coordinator. Return 0 if it is one."""
     require_root()
-    say: Say = print
+    say: Say = partial(print, flush=True)
     host = Host()
     earlier = service_user.read_file(service_user.FILE)
     asks = person.is_there() and not options.yes

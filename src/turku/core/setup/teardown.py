@@ -19,7 +19,6 @@ _UNDOING = {
     Kind.DIRECTORY: "remove the directory {}, if it is empty",
     Kind.USER: "remove the user {}",
     Kind.REGISTRATION: "forget that this host is registered with {}, which goes on knowing it",
-    Kind.DATA: "leave {} as it is",
 }
 _YES_HINT = "--yes does it without asking, and --dry-run only shows it"
 
@@ -46,6 +45,9 @@ def tear_down(
     else:
         say(f"To undo what {program} setup made on this host:")
     for each in made:
+        if each.kind is Kind.DATA:
+            # What stays is told below.
+            continue
         reason = _reason_to_keep(host, each)
         say(f"  - {f'keep {each.target}: {reason}' if reason else _UNDOING[each.kind].format(each.target)}")
     for sentence in stays:

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from turku.core import log
@@ -44,7 +45,7 @@ def set_up(options: argparse.Namespace) -> int:
     if not options.debug:
         # The list of steps says what was done.
         logging.getLogger().setLevel(logging.WARNING)
-    say: Say = print
+    say: Say = partial(print, flush=True)
     host = Host()
     token = _token(options.join)
     require_programs(host)

@@ -119,7 +119,8 @@ def system_zone(host: Host) -> str:
 def is_free(port: int) -> bool:
     """Return True if nobody listens on this TCP port."""
     try:
-        with socket.create_server((_any_address(), port), family=_family()):
+        family = _family()
+        with socket.create_server((_any_address(), port), family=family, dualstack_ipv6=family == socket.AF_INET6):
             return True
     except OSError:
         return False

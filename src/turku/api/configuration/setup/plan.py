@@ -205,7 +205,12 @@ def _account_step(first: FirstAccount) -> Step:
     def create(host: Host) -> None:
         password = first.password()
         described = account.description(first.name, password)
-        Commands(host).feed(described, "shell", "-v", "0", "-c", f"{_SHELL_MODULE}create_from_input()")
+        try:
+            Commands(host).feed(described, "shell", "-v", "0", "-c", f"{_SHELL_MODULE}create_from_input()")
+        except CommandFailed as error:
+            raise CommandFailed(
+                f"the account {first.name} was not created", details=error.details, hint="run this again with another"
+            ) from None
         first.tell(password)
 
     return Action(f"create the account {first.name} for the site", find, create)
