@@ -127,6 +127,8 @@ constraints: ## pin every package with its hashes in constraints.txt
 	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; }
 	@$(PIN) --extra test --output-file constraints.txt $(CONSTRAINTS_ARGUMENTS)
 	@$(PIN) --extra demo --extra build --constraint constraints.txt --output-file constraints-demo.txt
+	@sed -n 's/^psycopg==\([^ ]*\).*/psycopg-c==\1/p' constraints.txt | .cache/uv/bin/uv pip compile --no-deps --generate-hashes \
+	  --no-emit-index-url --custom-compile-command 'make constraints' --quiet --output-file packaging/builder/compiled.txt -
 
 # RELEASES=trixie builds for one release.
 RELEASES ?= bookworm trixie

@@ -24,6 +24,8 @@ for program in "${programs[@]}"; do
   zsh -fc "autoload -Uz compinit && compinit -u -d /tmp/zcompdump && whence -v _$program" >/dev/null || fail "completion of $program for zsh"
   fish --no-config --no-execute "/usr/share/fish/vendor_completions.d/$program.fish" || fail "completion of $program for fish"
 done
+python3 -IS -c 'import sys; sys.path.insert(0, "/usr/lib/turku"); import psycopg; assert psycopg.pq.__impl__ == "c", psycopg.pq.__impl__' ||
+  fail "psycopg does not use its C part"
 # Nothing of the user's own is imported.
 mkdir -p /tmp/mine/turku && echo 'raise SystemExit("mine")' | tee /tmp/mine/turku/__init__.py >/tmp/mine/argparse.py
 (cd /tmp/mine && PYTHONPATH=/tmp/mine turku-agent --version >/dev/null) || fail "PYTHONPATH changes turku-agent"

@@ -11,7 +11,7 @@ cache=$PWD/.cache/packages
 mkdir -p "$cache"
 # Versions of Python of each release, and what is installed in the root to build.
 declare -A number=([bookworm]=12 [trixie]=13) python_of=([bookworm]=3.11 [trixie]=3.13)
-tools=(debhelper lintian python3)
+tools=(debhelper lintian python3 python3-dev gcc libc6-dev libpq-dev)
 # The time stamp of all files: two builds of one commit give the same bytes.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y pyproject.toml)}
 export SOURCE_DATE_EPOCH
@@ -33,6 +33,20 @@ wheels() {
     "$python" -m pip download -qq --require-hashes --no-deps --only-binary :all: --implementation cp \
       --python-version "${python_of[$release]}" "${arguments[@]}" --dest "$directory.new" \
       --requirement /dev/stdin <<<"$requirements" >&2
+    mv "$directory.new" "$directory"
+  fi
+  echo "$directory"
+}
+
+# Downloads the source of what is compiled in the root, to use the release's own libraries. Prints its directory.
+compiled() {
+  local directory
+  directory=$cache/wheels/compiled-$(sha256sum <packaging/builder/compiled.txt | cut -c -16)
+  if [ ! -d "$directory" ]; then
+    mkdir -p "$cache/wheels"
+    rm -rf "$directory.new"
+    "$python" -m pip download -qq --require-hashes --no-deps --no-build-isolation --no-binary :all: \
+      --dest "$directory.new" --requirement packaging/builder/compiled.txt >&2
     mv "$directory.new" "$directory"
   fi
   echo "$directory"
@@ -61,6 +75,8 @@ build() {
     directory=$(wheels "$release" "$part")
     cp -r "$directory" "$work/source/build/wheels/$part"
   done
+  directory=$(compiled)
+  cp -r "$directory" "$work/source/build/compiled"
   # Plain Python for any version, which make setup has installed from pins with hashes.
   mkdir "$work/source/build/tools"
   for part in argparse_manpage shtab; do

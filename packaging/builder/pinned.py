@@ -16,6 +16,8 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = {"common": ("yaml",), "api": ("api",)}
 """Part to the extras of turku that it serves. The part common also serves what turku requires without an extra."""
+_COMPILED = "psycopg-binary"
+"""It brings copies of libpq and OpenSSL. The packages have psycopg-c instead (compiled.txt) with the release's own."""
 
 
 def closure(requirements: Iterable[Requirement], extras: Iterable[str], python: str) -> set[str]:
@@ -36,7 +38,7 @@ def names_of(part: str, python: str) -> set[str]:
     """Return the names of the packages of a part. No package is in two parts."""
     turku = [Requirement(text) for text in metadata.requires("turku") or ()]
     common = closure(turku, ("", *PARTS["common"]), python)
-    return common if part == "common" else closure(turku, PARTS[part], python) - common
+    return common if part == "common" else closure(turku, PARTS[part], python) - common - {_COMPILED}
 
 
 def pins(names: set[str], constraints: str) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Fill the directories from which the Debian packages are made.
 
-Usage: stage.py WHEELS DEBIAN, then stage.py --described DESCRIBED DEBIAN. WHEELS has a directory of wheels for each of
-turku-common and turku-api. DESCRIBED is what describe.py wrote. DEBIAN is the directory that has one directory for each
-package.
+Usage: stage.py WHEELS COMPILED DEBIAN, then stage.py --described DESCRIBED DEBIAN. WHEELS has a directory of wheels for
+each of turku-common and turku-api. COMPILED has modules that were compiled for turku-api. DESCRIBED is what describe.py
+wrote. DEBIAN is the directory that has one directory for each package.
 """
 
 import fnmatch
@@ -93,7 +93,7 @@ def stage_role(role: str, package: Path) -> None:
         copy_modules(SOURCES / role / "host_files" / kind, package / aliases.get(place, place))
 
 
-def stage(wheels: Path, debian: Path) -> None:
+def stage(wheels: Path, compiled: Path, debian: Path) -> None:
     """Fill all packages, except for what describe.py writes."""
     stage_common(debian / "turku-common")
     for role in ROLES:
@@ -101,6 +101,7 @@ def stage(wheels: Path, debian: Path) -> None:
     for part in ("common", "api"):
         for wheel in sorted((wheels / part).iterdir()):
             unpack(wheel, debian / f"turku-{part}" / LIBRARY)
+    copy_modules(compiled, debian / "turku-api" / LIBRARY, *_UNUSED, "py.typed")
 
 
 def stage_described(described: Path, debian: Path) -> None:
@@ -114,4 +115,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--described":
         stage_described(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
-        stage(Path(sys.argv[1]), Path(sys.argv[2]))
+        stage(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

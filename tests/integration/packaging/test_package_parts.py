@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tomllib
@@ -126,10 +127,16 @@ def test_everything_that_comes_along_is_pinned_by_hash_and_in_one_package(python
     assert {"msgspec", "rich", "xxhash", "pyyaml"} <= common
     assert {"django", "gunicorn", "psycopg", "whitenoise", "sqlparse"} <= api
     assert not common & api
-    assert not (common | api) & {"pytest", "mypy", "shtab"}
+    assert not (common | api) & {"pytest", "mypy", "shtab", "psycopg-binary"}
     entries = list(pinned.pins(common | api, (REPOSITORY / "constraints.txt").read_text()))
     assert len(entries) == len(common | api)
     assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_the_compiled_part_of_psycopg_is_pinned_with_the_rest_of_it() -> None:
+    [version_of_the_rest] = re.findall(r"^psycopg==(\S+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+    compiled = (REPOSITORY / "packaging/builder/compiled.txt").read_text()
+    assert re.findall(r"^psycopg-c==(\S+) \\\n +--hash=sha256:", compiled, re.MULTILINE) == [version_of_the_rest]
 
 
 @pytest.mark.parametrize("script", MAINTAINER_SCRIPTS, ids=lambda path: path.name)
