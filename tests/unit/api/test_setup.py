@@ -272,6 +272,14 @@ def test_edited_settings_are_not_replaced_and_the_difference_is_named(host: Host
     assert "TURKU_DATABASE_URL=***" in caught.value.message
 
 
+def test_another_state_directory_is_that_of_the_file(host: Host, programs: Programs) -> None:
+    earlier = {**found(host).variables(), "TURKU_STATE_DIR": "/srv/state"}
+    first = plan.FirstAccount("admin", lambda: Secret(PASSWORD), lambda _secret: None)
+    steps = plan.plan(host, found(host), first, earlier).steps
+    [step] = [each for each in steps if isinstance(each, plan.DatabaseStep)]
+    assert {path.parent for path in step._files()} == {Path("/srv/state")}
+
+
 def test_the_join_lines_are_printed_at_the_first_time(host: Host) -> None:
     set_up(host, found(host))
     said: list[str] = []

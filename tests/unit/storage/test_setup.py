@@ -204,6 +204,14 @@ def test_what_an_administrator_wrote_is_left_to_that_file(host: Host) -> None:
     assert chosen.volumes == (VolumeChoice("data", Path("/srv/data")),)
 
 
+def test_a_storage_that_machines_log_in_to_another_way_is_left_alone(host: Host) -> None:
+    place = host.path(ETC / "config.d")
+    place.mkdir(parents=True)
+    (place / "config.json").write_text('{"ssh_ping_user": "root"}')
+    with pytest.raises(UsageError, match="set up by hand, with ssh_ping_user 'root'"):
+        configured(host)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

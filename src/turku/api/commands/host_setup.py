@@ -50,11 +50,13 @@ def set_up(options: argparse.Namespace) -> int:
     asks = person.is_there() and not options.yes
     answers = setup_answers.find(_given(options), earlier, host, asks=asks)
     _refuse_to_change_edited_settings(host, answers, earlier)
+    if earlier and earlier.get("TURKU_DATABASE_URL", "") != answers.database_url.reveal():
+        say("note: another database than before. Nothing is moved to it: docs/howto/postgresql.md tells how.")
     name = options.admin or (person.text("Name of the first account", _ADMIN) if asks and not earlier else _ADMIN)
     first = FirstAccount(
         name, lambda: _password(options.admin_password), lambda password: _tell(say, options, name, password)
     )
-    made = plan(host, answers, first)
+    made = plan(host, answers, first, earlier)
     if not made.carry_out(say, is_dry_run=options.dry_run, is_confirmed=options.yes):
         return 0 if options.dry_run else _NOT_DONE
     if not options.dry_run:
@@ -125,7 +127,10 @@ def _tell(say: Say, options: argparse.Namespace, name: str, password: Secret) ->
 def _conclude(host: Host, answers: Answers, say: Say) -> None:
     """Print the address of the site, and at the first time the two lines that set storages and machines up."""
     say("")
-    say(f"The coordinator is ready. Site: {answers.url}/admin/")
+    if host.has_systemd:
+        say(f"The coordinator is ready. Site: {answers.url}/admin/")
+    else:
+        say("systemd is not running here. Have your service manager run 'turku-api serve' as root or turku-api.")
     if answers.tls is TlsWay.OWN:
         say("A browser warns of its certificate. 'turku-api tls show' prints the fingerprint to compare.")
     if answers.tls is TlsWay.PROXY:

@@ -11,16 +11,22 @@ _SSH_SERVICES = ("ssh.service", "sshd.service")
 
 def reload_services(host: Host, reloads: Iterable[Reload]) -> None:
     """Let each service that is running read its files again. Raises CommandFailed."""
-    if not host.has_systemd:
-        return
     for reload in dict.fromkeys(reloads):
-        if reload is Reload.SYSTEMD:
+        if reload is Reload.SYSTEMD and host.has_systemd:
             host.run(["systemctl", "daemon-reload"])
         elif reload is Reload.SSHD:
-            for service in _SSH_SERVICES:
-                if host.succeeds("systemctl", "--quiet", "is-active", service):
-                    host.run(["systemctl", "reload", service])
-                    break
+            _reload_sshd(host)
+
+
+def _reload_sshd(host: Host) -> None:
+    if not host.has_systemd:
+        if host.find_program("service") and host.succeeds("service", "ssh", "status"):
+            host.run(["service", "ssh", "reload"])
+        return
+    for service in _SSH_SERVICES:
+        if host.succeeds("systemctl", "--quiet", "is-active", service):
+            host.run(["systemctl", "reload", service])
+            return
 
 
 def is_running(host: Host, unit: str) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,6 +67,7 @@ def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, 
     content.setdefault("ssh_ping_host", socket.getfqdn())
     content.setdefault("ssh_ping_port", sshd_port)
     content |= {"ssh_ping_user": user, "authorized_keys_command": SESSION_COMMAND}
+    _refuse_another_login(others, user)
     content = {key: value for key, value in content.items() if key not in others}
     merged = {**content, **others}
     if "api_url" not in merged:
@@ -82,6 +83,16 @@ def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, 
             hint="--ssh-host storage.example.com names the address at which machines reach this host",
         )
     return Configuration(content, merged)
+
+
+def _refuse_another_login(others: Mapping[str, Any], user: str) -> None:
+    """Raise UsageError if a file of an administrator lets machines log in another way than setup would."""
+    for key, value in (("ssh_ping_user", user), ("authorized_keys_command", SESSION_COMMAND)):
+        if others.get(key, value) != value:
+            raise UsageError(
+                f"this storage was set up by hand, with {key} {others[key]!r}, and setup would make it {value!r}",
+                hint=f"go on by hand, or remove {key} from your file in config.d and run this again",
+            )
 
 
 def _chosen(choices: Choices) -> dict[str, Any]:

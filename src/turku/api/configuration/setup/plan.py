@@ -1,6 +1,6 @@
 """The plan of ``turku-api setup``: the steps from a bare host to a coordinator that answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -150,16 +150,17 @@ def settings_step(answers: Answers) -> FileStep:
     )
 
 
-def plan(host: Host, answers: Answers, first: FirstAccount) -> Plan:
-    """Return the plan that makes a coordinator of the host."""
+def plan(host: Host, answers: Answers, first: FirstAccount, earlier: Mapping[str, str] | None = None) -> Plan:
+    """Return the plan that makes a coordinator of the host. ``earlier`` are the variables that its file has now."""
     settings_file = settings_step(answers)
+    settings = environment.read({**(earlier or {}), **answers.variables()})
     steps: list[Step] = [
         *program_steps(host, PROGRAM),
         *accounts.user_steps(PACKAGE, host, PROGRAM, purpose="the coordinator runs as this user"),
         *directory_steps(PACKAGE, host, PROGRAM),
         settings_file,
         # The commands that follow refuse to run without the keys.
-        DatabaseStep(environment.read(answers.variables())),
+        DatabaseStep(settings),
         *_certificate_steps(answers),
         _account_step(first),
         *_service_steps(host, answers, settings_file),
