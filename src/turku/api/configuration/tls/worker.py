@@ -53,7 +53,7 @@ class TlsConnection(TConn):  # type: ignore[misc]
         util.close(self.sock)
 
 
-class _Arrival:
+class Arrival:
     """A connection whose handshake or request is not complete."""
 
     def __init__(self, connection: TlsConnection, *, is_shaken: bool) -> None:
@@ -95,7 +95,7 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         # In the order of their deadlines.
-        self._arriving: dict[TlsConnection, _Arrival] = {}
+        self._arriving: dict[TlsConnection, Arrival] = {}
         self._held_bytes = 0
 
     def accept(self, listener: Any) -> None:
@@ -138,11 +138,11 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
     def _begin(self, connection: TlsConnection, *, is_shaken: bool) -> None:
         if len(self._arriving) >= MOST_ARRIVING:
             self._abandon(next(iter(self._arriving.values())))
-        arrival = self._arriving[connection] = _Arrival(connection, is_shaken=is_shaken)
+        arrival = self._arriving[connection] = Arrival(connection, is_shaken=is_shaken)
         connection.sock.setblocking(False)
         self._proceed(arrival)
 
-    def _proceed(self, arrival: _Arrival) -> None:
+    def _proceed(self, arrival: Arrival) -> None:
         """Do what can be done without waiting, then wait for more or hand the request to a thread."""
         tls = arrival.connection.sock
         try:
@@ -171,18 +171,18 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
         else:
             self._hand_over(arrival)
 
-    def _wait(self, arrival: _Arrival, event: int) -> None:
+    def _wait(self, arrival: Arrival, event: int) -> None:
         self.poller.register(arrival.connection.sock, event, partial(self._on_ready, arrival))
         if self._held_bytes > HELD_BYTES:
             self._abandon(max(self._arriving.values(), key=lambda each: len(each.content)))
 
-    def _on_ready(self, arrival: _Arrival, tls: Any) -> None:
+    def _on_ready(self, arrival: Arrival, tls: Any) -> None:
         # It may have been closed by an event of the same round.
         if self._arriving.get(arrival.connection) is arrival:
             self.poller.unregister(tls)
             self._proceed(arrival)
 
-    def _hand_over(self, arrival: _Arrival) -> None:
+    def _hand_over(self, arrival: Arrival) -> None:
         connection = arrival.connection
         self._forget(arrival)
         if connection.parser is None:
@@ -191,7 +191,7 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
         connection.parser.unreader.unread(bytes(arrival.content))
         self.enqueue_req(connection)
 
-    def _refuse(self, arrival: _Arrival, status: HTTPStatus) -> None:
+    def _refuse(self, arrival: Arrival, status: HTTPStatus) -> None:
         body = json.dumps({"error": f"this request is not taken: {status.phrase.lower()}"}).encode()
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
         ending = f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -200,13 +200,13 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
         arrival.is_refused = True
         arrival.connection.sock.send(f"{head}{ending}".encode() + body)
 
-    def _abandon(self, arrival: _Arrival) -> None:
+    def _abandon(self, arrival: Arrival) -> None:
         self._forget(arrival)
         with suppress(KeyError, ValueError, OSError):
             self.poller.unregister(arrival.connection.sock)
         self._drop(arrival.connection)
 
-    def _forget(self, arrival: _Arrival) -> None:
+    def _forget(self, arrival: Arrival) -> None:
         self._arriving.pop(arrival.connection, None)
         self._held_bytes -= len(arrival.content)
 
