@@ -12,6 +12,7 @@ PROGRAM = Program(
     "Back up and restore this machine.",
     "turku.agent.commands",
     {
+        "host_setup": ("setup", "teardown"),
         "ping": ("ping",),
         "registration": ("update-config", "rotate-keys", "re-enrol"),
         "check": ("check", "config"),

@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--restore-storage goes with --restore")
     agent = loading.load(options.config_dir)
     if options.restore:
-        from turku.agent import legacy_mode
+        from turku.agent.restore import legacy_mode
 
         legacy_mode.restore(setup.settled(agent), storage_name=options.restore_storage)
         return 0

@@ -1,0 +1,178 @@
+"""``turku-agent setup`` and ``teardown``: make this host a machine that is backed up, and undo that."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from turku.agent import registration
+from turku.agent.config import loading
+from turku.agent.config.model import DEFAULT_VAR_DIR
+from turku.agent.setup import config_files
+from turku.agent.setup.config_files import DEFAULT_FREQUENCY, DEFAULT_RETENTION, MachineChoices
+from turku.agent.setup.first_backup import FirstBackup
+from turku.agent.setup.plan import PROGRAM, plan, require_programs
+from turku.core import log
+from turku.core.cli import options as common
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Argument, Command
+from turku.core.configuration.declaration import with_values
+from turku.core.setup import teardown
+from turku.core.setup.host import Host
+from turku.core.setup.plan import require_root
+from turku.errors import InvalidValue, TurkuError
+from turku.protocol import join_token
+from turku.protocol.join_token import JoinKind, JoinToken
+
+_LONGEST_LINE = 64 * 1024
+_PRIVATE_UMASK = 0o077
+EXIT_NOT_DONE = 1
+
+
+def set_up(options: argparse.Namespace) -> int:
+    """Make this host a machine that is backed up. Return 0 if it is one."""
+    require_root()
+    os.umask(_PRIVATE_UMASK)
+    log.set_up(PROGRAM, debug=options.debug)
+    say: Say = print
+    host, place = Host(), options.config_dir.absolute()
+    token = _token(options.join)
+    require_programs(host)
+    chosen = config_files.configuration(_choices(options, token), host, place)
+    refused: list[str] = []
+    made = plan(host, chosen, place, lambda: refused.extend(_register(place, token)))
+    if not made.carry_out(say, is_dry_run=options.dry_run, is_confirmed=options.yes):
+        return 0 if options.dry_run else EXIT_NOT_DONE
+    for line in refused:
+        say(line)
+    say("")
+    is_backed_up = FirstBackup(loading.load(place), host, say).make()
+    return 0 if is_backed_up and not refused else EXIT_NOT_DONE
+
+
+def tear_down(options: argparse.Namespace) -> int:
+    """Undo what setup made on this host."""
+    require_root()
+    log.set_up(PROGRAM, debug=options.debug)
+    is_done = teardown.tear_down(
+        PROGRAM, Host(), print, stays=_what_stays(options), is_dry_run=options.dry_run, is_confirmed=options.yes
+    )
+    return 0 if is_done or options.dry_run else EXIT_NOT_DONE
+
+
+def _token(text: str | None) -> JoinToken | None:
+    if text is None:
+        return None
+    if text == "-":
+        text = sys.stdin.readline(_LONGEST_LINE)
+    return join_token.decode(text, kind=JoinKind.MACHINE)
+
+
+def _choices(options: argparse.Namespace, token: JoinToken | None) -> MachineChoices:
+    return MachineChoices(
+        token,
+        config_files.parse_sources(options.source or ()),
+        frequency=options.frequency,
+        retention=options.retention,
+        names={"unit_name": options.unit, "service_name": options.service, "environment_name": options.environment},
+        accept_profiles=options.accept_profiles or (),
+    )
+
+
+def _register(place: Path, token: JoinToken | None) -> list[str]:
+    """Register with the token's secret, which is in no file and no message. Return lines on refused sources."""
+    loaded = loading.load(place)
+    if token is not None:
+        loaded = with_values(loaded, api_auth=token.secret, api_auth_name=None, api_auth_secret=None)
+    try:
+        registration.update_config(loaded)
+    except InvalidValue as error:
+        # The machine is registered, and its other sources are in force.
+        return [f"PROBLEM: {error.message}", *(f"  | {line}" for line in error.details.splitlines())]
+    return []
+
+
+def _what_stays(options: argparse.Namespace) -> list[str]:
+    """Return sentences on what teardown leaves, as far as the configuration can be read."""
+    uuid, var_dir = "", DEFAULT_VAR_DIR
+    try:
+        loaded = loading.load(options.config_dir.absolute())
+        uuid, var_dir = loaded.identity.machine_uuid or "", str(loaded.state.var_dir)
+    except TurkuError:
+        # It was torn down before, or cannot be read.
+        pass
+    stays = [
+        f"{var_dir}: this machine's identity and key",
+        "the history of this machine on its storage, for as long as an operator keeps it",
+    ]
+    if uuid:
+        stays.append(f"the coordinator goes on knowing this machine; there: turku-api machine remove {uuid}")
+    return stays
+
+
+COMMANDS = (
+    Command(
+        "setup",
+        "Make this host a machine that is backed up: user, identity, sources, registration, timers, first backup.",
+        set_up,
+        (
+            ("Set this machine up:", "{prog} JOIN --source etc=/etc --source home=/home"),
+            ("Show what would be done:", "{prog} JOIN --source etc=/etc --dry-run"),
+            ("Add a source later, without a question:", "{prog} --source srv=/srv --yes"),
+        ),
+        (
+            Argument(
+                "join",
+                metavar="JOIN",
+                nargs="?",
+                help="Join token, from 'turku-api join-token create machine' on the coordinator. '-' reads it from "
+                "standard input.",
+            ),
+            Argument(
+                "--source",
+                action="append",
+                metavar="[NAME=]PATH",
+                help="Directory to back up, such as etc=/etc. Can be repeated.",
+            ),
+            Argument(
+                "--frequency",
+                metavar="WHEN",
+                help=f"When these sources are backed up (default: '{DEFAULT_FREQUENCY}').",
+            ),
+            Argument(
+                "--retention",
+                metavar="RULES",
+                help=f"Rules by which their snapshots are kept (default: '{DEFAULT_RETENTION}').",
+            ),
+            Argument("--unit", metavar="NAME", help="Name of this machine (default: host name)."),
+            Argument("--service", metavar="NAME", help="Service that it belongs to (default: none)."),
+            Argument("--environment", metavar="NAME", help="Environment of the service (default: none)."),
+            Argument(
+                "--accept-profiles",
+                action="append",
+                type=Path,
+                metavar="PATH",
+                help="Also back up directories below PATH that the coordinator proposes. Can be repeated.",
+            ),
+            common.DRY_RUN,
+            common.YES,
+        ),
+        "It shows the steps, asks once, waits until a storage lets this machine in, and makes the first backup. Run it "
+        "again to finish an interrupted run, to install files of a newer version, or to add a source. What was edited "
+        "by hand stays as it is.",
+        exit_codes={0: "This machine is set up.", 1: "Nothing was done, or a source is not backed up."},
+    ),
+    Command(
+        "teardown",
+        "Undo what setup made on this host. Its history, and its identity, stay.",
+        tear_down,
+        (
+            ("Show what would be removed:", "{prog} --dry-run"),
+            ("Undo the setup:", "{prog}"),
+            ("Undo it without a question:", "{prog} --yes"),
+        ),
+        (common.DRY_RUN, common.YES),
+        "Files that were edited since are kept and named.",
+        exit_codes={1: "Nothing was done."},
+    ),
+)
