@@ -1,6 +1,8 @@
 """Machines that an operator moves or removes, with the real programs: what they are told, and what becomes of history."""
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,3 +151,27 @@ def test_a_storage_that_accepts_removals_keeps_the_trash_for_its_days(pair: Pair
     agent(machine, "restore", "files", "--to", str(tmp_path / "back"))
     machine.ping()
     assert len(new.snapshots(uuid, "files")) == 2
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="another process 1 takes root")
+def test_a_copy_of_a_machine_that_runs_beside_it_is_told_so(pair: Pair, files: Path, tmp_path: Path) -> None:
+    fleet, old, _new = pair
+    machine = fleet.machine("original", {"files": {"path": str(files)}}, storage=old)
+    machine.ping()
+    ping = f"{programs.DIRECTORY / 'turku-agent-ping'} --config-dir {machine.config_dir}"
+    # Another process 1, as in a container that was copied. It checks in once for each file "go".
+    script = f"while sleep 0.05; do if rm go 2>/dev/null; then {ping} 2>said; mv said done; fi; done"
+    with command.start(["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", f"cd {tmp_path}; {script}"]):
+        for _ in range(2):
+            machine.ping()
+            (tmp_path / "go").touch()
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "done").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            said = (tmp_path / "done").read_text()
+            (tmp_path / "done").unlink()
+    assert "two running systems use the identity of this machine" in " ".join(said.split())
+    assert "original" in fleet.coordinator.manage("machine", "list", "--state", "copied")
+    shown = json.loads(fleet.coordinator.manage("machine", "show", "original", "--json"))
+    assert shown["versions"].keys() == {"turku", "python", "os", "rsync", "ssh"}

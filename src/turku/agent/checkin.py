@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from turku.agent.config.model import AgentConfig, SourceConfig
 from turku.agent.identity import machine_identity
-from turku.agent.state import session_record
+from turku.agent.state import host_report, session_record
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
 from turku.errors import NotInHistory
@@ -58,10 +58,13 @@ def check_in(agent: AgentConfig) -> CheckinResult:
     record = session_record.read(agent.state)
     failures = session_record.failures_to_tell(record, now=now)
     digest = agent.proposed.stored.digest if agent.backup.accept_profiles else UNSET
-    request = AgentPingRequest(machine_identity.existing(agent).credentials, failures, digest)
+    host = host_report.report(agent)
+    request = AgentPingRequest(machine_identity.existing(agent).credentials, failures, digest, host)
     answer = agent.api.client(agent.state.var_dir).call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
     if failures is not UNSET:
         session_record.note_told(agent.state, record, now=now)
+    host_report.note_told(agent, host)
+    host_report.show_warnings(answer.warnings)
     orders = answer.scheduled_sources
     for name in orders:
         if name in agent.unusable_sources:

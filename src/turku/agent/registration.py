@@ -19,7 +19,7 @@ from turku.agent.config import profiles
 from turku.agent.config.model import AgentConfig, AgentState, SourceConfig, StoredProfiles
 from turku.agent.identity import key_pair, machine_identity
 from turku.agent.identity.machine_identity import Identity
-from turku.agent.state import profile_store, var_dir
+from turku.agent.state import host_report, profile_store, var_dir
 from turku.core import durable
 from turku.core.log import one_line
 from turku.core.units import count_of
@@ -130,6 +130,7 @@ def _declare(agent: AgentConfig, machine: Identity) -> Mapping[str, str]:
         machine.uuid,
         count_of(len(agent.sources.keys() - refused.keys()), "source"),
     )
+    host_report.show_warnings(answer.warnings)
     report_missing_sources(agent, withdrawn=answer.withdrawn)
     for each in agent.proposed.refused:
         _LOG.warning("profile %s: source %s is refused: %s", *map(one_line, (each.profile, each.name, each.reason)))
@@ -172,6 +173,7 @@ def _send(agent: AgentConfig, machine: Identity) -> tuple[UpdateConfigAnswer, bo
             profiles=profiles.report(agent) if agent.backup.accept_profiles else UNSET,
         ),
         takes_part=True,
+        host=host_report.report(agent, is_whole=True),
     )
     api = agent.api.client(agent.state.var_dir)
     try:

@@ -46,6 +46,10 @@ class Empty(msgspec.Struct, frozen=True):
 # --- agent: update_config
 
 
+WARNINGS_OF_MACHINE_LIMIT = 20
+"""Most warnings in one answer."""
+
+
 class RefusedProposal(msgspec.Struct, frozen=True):
     """A source of a profile that the machine does not take, with the reason."""
 
@@ -90,12 +94,27 @@ class MachineConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     profiles: ProfileReport | UnsetType = UNSET
 
 
+Versions = Annotated[dict[Text, Text], Meta(max_length=20)]
+"""The versions of a host's programs by their names."""
+
+
+class HostReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The state of a machine's host. It is ours.
+
+    ``system`` is the running system, which changes with each boot. ``versions`` are sent where they changed.
+    """
+
+    system: Annotated[str, Meta(max_length=64)] = ""
+    versions: Versions = {}
+
+
 class UpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """``takes_part`` is ours: the machine reads ``refused`` in the answer. Without it, one bad source refuses all."""
 
     machine: MachineConfiguration
     auth: RegistrationAuth | None = None
     takes_part: bool = False
+    host: HostReport = HostReport()
 
 
 class UpdateConfigAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -103,11 +122,13 @@ class UpdateConfigAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``refused`` is ours as well: sources that are not taken, each with the reason. A former declaration stays in force.
     ``announced_keys`` is ours: for a machine that sent ``accepted_keys``, those that the coordinator has from now on.
+    ``warnings`` is ours: sentences for the machine's log, such as on another machine of its name.
     """
 
     withdrawn: Annotated[list[Text], Meta(max_length=1000)] = []
     refused: Annotated[dict[Text, Text], Meta(max_length=1000)] = {}
     announced_keys: Fingerprints = []
+    warnings: Annotated[list[Text], Meta(max_length=WARNINGS_OF_MACHINE_LIMIT)] = []
 
 
 # --- agent: agent_ping_checkin, agent_ping_restore
@@ -145,6 +166,7 @@ class AgentPingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     machine: MachineCredentials
     session_failures: Annotated[list[SessionFailure], Meta(max_length=SESSION_FAILURES_LIMIT)] | UnsetType = UNSET
     profiles: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
+    host: HostReport = HostReport()
 
 
 class StorageAddress(msgspec.Struct, frozen=True):
@@ -196,12 +218,13 @@ class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):
     """``restores`` is ours: a list of ``restore_request_messages.RestoreOrder``.
 
     So is ``profiles``, the digest of the machine's profiles if it has other ones. They are decoded separately, so that
-    a fault in them cannot prevent a backup.
+    a fault in them cannot prevent a backup. ``warnings`` is ours, too: sentences for the machine's log.
     """
 
     scheduled_sources: dict[str, SourceOrder]
     restores: msgspec.Raw | UnsetType = UNSET
     profiles: msgspec.Raw | UnsetType = UNSET
+    warnings: Annotated[list[Text], Meta(max_length=WARNINGS_OF_MACHINE_LIMIT)] = []
 
 
 PROFILES_CALL = "agent_profiles"
@@ -275,6 +298,7 @@ class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     """The kind of each fault. A kind that the coordinator does not know counts as ``FAULT_OTHER``."""
     time_now: float | None = None
     """The storage's clock (Unix seconds), which the coordinator compares with its own."""
+    versions: Versions = {}
     ended_histories: Annotated[list[Text], Meta(max_length=ENDED_LIMIT)] = []
     """UUIDs of ``former_histories`` of which nothing is left."""
     accepted_keys: Fingerprints = []

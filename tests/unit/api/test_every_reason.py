@@ -1,13 +1,16 @@
 """Whatever `turku-api health --verbose` shows as a problem, it says why."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.support.api_cast import Cast, turku_api
 
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
+from turku.api.fleet.versions import order
 from turku.api.integrity.models import Damage, DamageKind, DamageState
 from turku.api.status.fleet_marks import FAULT_MARKS
 from turku.api.status.marks import Mark
@@ -49,6 +52,9 @@ CASES: list[tuple[Mark, str, Callable[[], object]]] = [
         (mark, "storage", lambda kind=kind: Storage.objects.update(faults=["volume data: why"], fault_kind=kind))
         for kind, mark in FAULT_MARKS.items()
     ),
+    (Mark.COPIED, "machine", lambda: Machine.objects.update(date_clone_seen=NOW)),
+    (Mark.OUTDATED, "machine", lambda: Machine.objects.update(versions={"turku": "1.9"}, program_order=order("1.9"))),
+    (Mark.OUTDATED, "storage", lambda: Storage.objects.update(versions={"rsync": "3.2"}, rsync_order=order("3.2"))),
     (Mark.STORAGE_SILENT, "machine", lambda: Storage.objects.update(date_checked_in=LONG_AGO)),
     (Mark.OVERDUE, "source", lambda: Source.objects.update(date_expected=LONG_AGO)),
     (Mark.OVERDUE, "source", lambda: Source.objects.update(longest_pause_days=1, date_next_backup=AHEAD)),
@@ -70,7 +76,11 @@ CASES: list[tuple[Mark, str, Callable[[], object]]] = [
 
 
 @pytest.mark.parametrize(("mark", "noun", "cause"), CASES, ids=[f"{mark.value} {noun}" for mark, noun, _cause in CASES])
-def test_a_problem_has_its_reason(cast: Cast, mark: Mark, noun: str, cause: Callable[[], object]) -> None:
+def test_a_problem_has_its_reason(
+    cast: Cast, mark: Mark, noun: str, cause: Callable[[], object], settings: Any
+) -> None:
+    environment = settings.TURKU_ENVIRONMENT
+    settings.TURKU_ENVIRONMENT = replace(environment, minimum_version="2.0", minimum_storage_rsync="3.5.0")
     cause()
     code, text = turku_api("health", "--verbose")
     assert code == 2

@@ -87,4 +87,5 @@ def test_the_other_calls_cost_the_same_for_one_and_for_twenty_sources(cast: Cast
         }
         counts.append(queries(acts[call]))
     assert counts[0] == counts[1]
-    assert counts[0] <= 13
+    # One of them looks for other machines of the same name.
+    assert counts[0] <= 14

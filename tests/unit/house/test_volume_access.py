@@ -54,6 +54,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("containment/watchdog.py", "descendants"): _PROC,
     ("disk/machine_links.py", "update_links"): _LINKS,
     ("disk/machine_links.py", "remove_link"): _LINKS,
+    ("registration/software.py", "versions"): _VAR,
     ("disk/former_machines.py", "read"): _VAR,
     ("disk/former_machines.py", "_write"): _VAR,
     ("disk/machine_links.py", "_recorded_names"): _VAR,

@@ -1,6 +1,7 @@
 """The TURKU_* variables of the environment, read once, with errors collected as data."""
 
 import ipaddress
+import re
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ DEFAULT_BIND = "127.0.0.1:8000"
 DEFAULT_WORKERS = 2
 MOST_WORKERS = 1000
 _LARGEST_NUMBER = 1_000_000
+_VERSION = re.compile(r"\d{1,4}(\.\d{1,4}){0,2}", re.ASCII)
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
 
@@ -98,6 +100,9 @@ class Environment:
     time_zone: str
     debug: bool
     allow_insecure_cookies: bool
+    minimum_version: str = ""
+    """The oldest Turku of machines and storages that is not marked, or empty for any."""
+    minimum_storage_rsync: str = ""
     errors: tuple[SettingError, ...] = ()
 
     @property
@@ -256,6 +261,13 @@ class _Reader:
             return default
         return int(value)
 
+    def version(self, name: str) -> str:
+        value = self.text(name)
+        if value and not _VERSION.fullmatch(value):
+            self.error(18, f"{name} is {value!r}, which is not a version.", f"For example {name}=2.1 or {name}=3.5.0.")
+            return ""
+        return value
+
     def database(self, state_dir: Path) -> DatabaseSettings:
         url = self.text("TURKU_DATABASE_URL")
         default = DatabaseSettings("sqlite3", str(state_dir / "db.sqlite3"))
@@ -339,6 +351,8 @@ def read(variables: Mapping[str, str]) -> Environment:
         time_zone=reader.time_zone(),
         debug=reader.flag("TURKU_DEBUG"),
         allow_insecure_cookies=reader.flag("TURKU_ALLOW_INSECURE_COOKIES"),
+        minimum_version=reader.version("TURKU_MINIMUM_VERSION"),
+        minimum_storage_rsync=reader.version("TURKU_MINIMUM_STORAGE_RSYNC"),
     )
     if environment.debug and environment.is_public:
         reader.error(

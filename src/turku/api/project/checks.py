@@ -15,7 +15,7 @@ from turku.errors import TurkuError
 
 @register
 def environment_check(**_arguments: Any) -> list[CheckMessage]:
-    """Return an error for each invalid TURKU_* variable (turku.E001 to E010, E012 to E017)."""
+    """Return an error for each invalid TURKU_* variable (turku.E001 to E010, E012 to E018)."""
     return [Error(error.message, hint=error.hint or None, id=error.id) for error in settings.TURKU_SETTING_ERRORS]
 
 

@@ -18,8 +18,8 @@ from turku.api.backups.profiles import offers as profile_offers
 from turku.api.backups.profiles import reports as profile_reports
 from turku.api.backups.profiles.offers import Group
 from turku.api.configuration.tls import served
-from turku.api.fleet import assignment, former_history, reported_problems
-from turku.api.fleet.identity import authentication, re_enrolment, registration, rotation, work_limit
+from turku.api.fleet import assignment, former_history, reported_problems, same_name, versions
+from turku.api.fleet.identity import authentication, clones, re_enrolment, registration, rotation, work_limit
 from turku.api.fleet.identity.keyring import Purpose
 from turku.api.fleet.identity.throttle import network_of
 from turku.api.fleet.models import Auth, Machine
@@ -28,7 +28,7 @@ from turku.api.request import client_address
 from turku.api.request.message_errors import MessageErrors
 from turku.api.restores import offers, progress_report
 from turku.api.rpc import source_messages
-from turku.api.rpc.checkin_query import pending_work
+from turku.api.rpc.checkin_query import PendingWork, pending_work
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.codec import encode
@@ -40,6 +40,7 @@ from turku.protocol.messages import (
     DueMachine,
     Empty,
     FormerStorage,
+    HostReport,
     MachineReenrolAnswer,
     MachineReenrolRequest,
     MachineReference,
@@ -119,11 +120,22 @@ def _apply_configuration(
                 fields["storage"] = assignment.storage_for(machine)
             registration.update(machine, {**fields, "date_checked_in": now}, now=now)
         profile_reports.store(machine, message.profiles, now=now)
+        warnings = _warnings(machine, request.host, now=now)
         if plan is None:
-            return UpdateConfigAnswer()
+            return UpdateConfigAnswer(warnings=warnings)
         shown = reported_problems.refused(refused)
         reported_problems.record_refused(machine, shown, now=now)
-        return UpdateConfigAnswer(declaration.apply(machine, plan, now=now)[:_NAMED_WITHDRAWN], shown)
+        return UpdateConfigAnswer(
+            declaration.apply(machine, plan, now=now)[:_NAMED_WITHDRAWN], shown, warnings=warnings
+        )
+
+
+def _warnings(machine: Machine, host: HostReport, *, now: datetime) -> list[str]:
+    """Record the machine's host, and return the warnings for the machine's log."""
+    if host.versions:
+        registration.set_fields(machine, versions.columns(host.versions))
+    is_copy = bool(host.system) and clones.note(machine.pk, host.system, now=now)
+    return [*([clones.WARNING] if is_copy else []), *same_name.warnings(machine)]
 
 
 @endpoint(AgentPingRequest)
@@ -134,15 +146,25 @@ def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
     waiting = pending_work(uuid, request.machine.secret, request.profiles, now=now)
     if request.session_failures is not UNSET:
         reported_problems.record_sessions(uuid, request.session_failures, now=now)
-    if waiting is None:
-        return AgentPingCheckinAnswer(DueMachine({}))
+    warnings = _note_host(waiting, request.host, now=now)
+    if waiting.is_empty:
+        return AgentPingCheckinAnswer(DueMachine({}, warnings=warnings))
     sources = due_sources(waiting.machine_key, now=now) if waiting.has_due else []
     # The sources were read with their machine.
     sources = leases.reserve(sources[0].machine, sources, now=now) if sources else []
     due = source_messages.due(sources[0].machine, sources, now=now).by_name if sources else {}
     offered = offers.offered_restores(waiting.machine_key, now=now) if waiting.has_restores else []
     profiles = UNSET if waiting.profiles is None else Raw(encode(waiting.profiles))
-    return AgentPingCheckinAnswer(DueMachine(due, Raw(encode(offered)) if offered else UNSET, profiles))
+    return AgentPingCheckinAnswer(DueMachine(due, Raw(encode(offered)) if offered else UNSET, profiles, warnings))
+
+
+def _note_host(waiting: PendingWork, host: HostReport, *, now: datetime) -> list[str]:
+    """Record what changed on the machine's host, and return the warnings for the machine."""
+    if host.versions:
+        Machine.objects.filter(pk=waiting.machine_key).update(**versions.columns(host.versions))
+    if not host.system or host.system == waiting.running_system:
+        return []
+    return [clones.WARNING] if clones.note(waiting.machine_key, host.system, now=now) else []
 
 
 def _restorable_sources(machine: Machine) -> list[Source]:

@@ -26,7 +26,7 @@ _LATER_THAN_SCHEDULE = [
 """The condition of ``next_backup.later_than_schedule`` as SQL."""
 _COLUMNS = f"""
 SELECT date_removed IS NOT NULL, id, secret_hash, active, auth_id, environment_name, service_name,
-    date_checked_in > %s AND date_checked_in < %s, EXISTS (
+    running_system, date_checked_in > %s AND date_checked_in < %s, EXISTS (
     SELECT 1 FROM {Source._meta.db_table} AS source
     WHERE source.machine_id = machine.id AND source.active AND source.published
     AND (source.date_next_backup <= %s{"".join(_LATER_THAN_SCHEDULE)})
@@ -59,10 +59,16 @@ class PendingWork:
     has_restores: bool
     profiles: str | None = None
     """The digest of the machine's profiles, where it has other ones."""
+    running_system: str = ""
+    """The running system that checked in last."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.has_due or self.has_restores or self.profiles is not None)
 
 
-def pending_work(uuid: UUID, secret: str, profiles: str | UnsetType = UNSET, *, now: datetime) -> PendingWork | None:
-    """Return the work that waits for the machine and record its checkin, or return None if there is no work.
+def pending_work(uuid: UUID, secret: str, profiles: str | UnsetType = UNSET, *, now: datetime) -> PendingWork:
+    """Return the work that waits for the machine, and record its checkin.
 
     ``profiles`` is the digest of the profiles that the machine has, if it accepts any. The switches of machine and
     storage are not checked here. Raises ApiForbidden.
@@ -76,8 +82,19 @@ def pending_work(uuid: UUID, secret: str, profiles: str | UnsetType = UNSET, *, 
         row = cursor.fetchone()
     if row is None:
         authentication.require_machine_secret(None, secret)
-        return None
-    is_removed, *columns, auth_key, environment, service, is_noted, has_due, has_restores, are_there_any = row
+        raise authentication.invalid_credentials()
+    (
+        is_removed,
+        *columns,
+        auth_key,
+        environment,
+        service,
+        running_system,
+        is_noted,
+        has_due,
+        has_restores,
+        are_there_any,
+    ) = row
     if not are_there_any:
         offer_cache.remember_none()
     machine = Machine.from_db(connection.alias, ("id", "secret_hash", "active"), columns)
@@ -85,5 +102,5 @@ def pending_work(uuid: UUID, secret: str, profiles: str | UnsetType = UNSET, *, 
     if not is_noted:
         authentication.write_checkin(machine, now=now)
     digest = None if profiles is UNSET else offers.digest(Group(auth_key, environment, service))
-    work = PendingWork(machine.pk, bool(has_due), bool(has_restores), None if digest == profiles else digest)
-    return work if has_due or has_restores or work.profiles is not None else None
+    other = None if digest == profiles else digest
+    return PendingWork(machine.pk, bool(has_due), bool(has_restores), other, running_system)

@@ -8,9 +8,10 @@ from django.db.models.functions import Coalesce
 
 from turku.api.backups.models import Source
 from turku.api.fleet import policies
+from turku.api.fleet.identity import clones
 from turku.api.fleet.models import SESSIONS_FAILED, SOURCES_REFUSED, Machine, Storage
 from turku.api.queue.models import Slot, is_held_condition
-from turku.api.status import source_marks
+from turku.api.status import outdated, source_marks
 from turku.api.status.marks import (
     DEFAULT_LIMITS,
     Conditions,
@@ -46,6 +47,7 @@ def storage_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) 
         Mark.SILENT: silent,
         **{mark: Q(fault_kind=kind) for kind, mark in FAULT_MARKS.items()},
         Mark.FAULTY: ~Q(faults=[]),
+        Mark.OUTDATED: outdated.storages(),
     }
 
 
@@ -79,6 +81,8 @@ def machine_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS, 
         Mark.MUTED: muted("", now=now),
         Mark.SILENT: _silent(now=now, limits=limits),
         Mark.UNASSIGNED: without_storage & Q(date_registered__lt=now - limits.storage_silence),
+        Mark.COPIED: clones.seen(now=now),
+        Mark.OUTDATED: outdated.machines(),
         Mark.STORAGE_SILENT: _of_silent_storages(now=now, limits=limits),
         Mark.SESSION_FAILED: SESSIONS_FAILED,
         Mark.REFUSED: SOURCES_REFUSED,

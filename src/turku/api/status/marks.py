@@ -35,6 +35,8 @@ class Mark(models.TextChoices):
     REFUSED = "refused", "source refused"
     OVERDUE = "overdue", "overdue"
     INCOMPLETE = "incomplete", "incomplete"
+    COPIED = "copied", "copied"
+    OUTDATED = "outdated", "outdated"
     FALLING_BACK = "falling-back", "full each time"
 
     @property

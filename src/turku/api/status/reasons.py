@@ -10,7 +10,7 @@ from django.utils import timezone
 from turku.api.backups.models import Source
 from turku.api.backups.next_backup import next_due
 from turku.api.integrity.models import OPEN, Damage
-from turku.api.status import source_marks
+from turku.api.status import outdated, source_marks
 from turku.api.status.marks import Mark, has_mark, mark_of
 from turku.core.units import count_of
 
@@ -118,6 +118,8 @@ def machine_reason(machine: Any, worst: "MarkedSource | None", *, now: datetime)
         Mark.SILENT: lambda: _silence(machine, now=now),
         Mark.UNASSIGNED: lambda: _unassigned(machine),
         Mark.STORAGE_SILENT: lambda: f"its storage {machine.storage} is silent",
+        Mark.COPIED: lambda: f"two running systems used its identity by turns, last on {_day(machine.date_clone_seen)}",
+        Mark.OUTDATED: lambda: outdated.reason(machine),
         Mark.SESSION_FAILED: lambda: "; ".join(_failed_session(each) for each in machine.session_failures),
         Mark.REFUSED: lambda: "; ".join(f"{name}: {said}" for name, said in machine.refused_sources.items()),
     }
@@ -146,6 +148,8 @@ def storage_reason(storage: Any, *, now: datetime) -> str:
     mark = Mark(storage.mark)
     if mark is Mark.SILENT:
         return _silence(storage, now=now)
+    if mark is Mark.OUTDATED:
+        return outdated.reason(storage)
     return "" if mark is Mark.OFF else "; ".join(storage.faults)
 
 
@@ -157,6 +161,12 @@ def machine_next_step(machine: Any, worst: "MarkedSource | None") -> str:
             "Look on the machine whether it runs and reaches the coordinator: systemctl status turku-agent-ping.timer, "
             "turku-agent-ping --debug. One that is meant to be away is muted here, or has a policy that lets it."
         ),
+        Mark.COPIED: (
+            "Give the copy an identity of its own: on the copy, stop turku-agent-ping.timer, remove "
+            "10-machine_uuid.json from config.d in /var/lib/turku-agent and the ssh_key files beside config.d, and run "
+            "turku-update-config. The mark ends a day after the last checkin of a second system."
+        ),
+        Mark.OUTDATED: "Upgrade the packages on the machine.",
         Mark.UNASSIGNED: "Enable a storage that has space, or choose one here.",
         Mark.STORAGE_SILENT: (
             f"Look on the storage {machine.storage}: systemctl status turku-storage-update-config.timer."

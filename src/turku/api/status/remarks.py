@@ -8,6 +8,7 @@ from django.db.models import Count, F, Min, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from turku.api.backups.models import FALLING_BACK, BackupRun, SnapshotModeChoices, Source
+from turku.api.fleet import same_name
 from turku.api.fleet.models import Machine, Storage
 from turku.api.queue import leases, waiting_machines
 from turku.api.queue.models import Slot
@@ -26,7 +27,14 @@ _NAMED_CLOCKS = 20
 
 def remarks(*, now: datetime) -> tuple[str, ...]:
     """Return a sentence about each thing that is no problem by itself, such as a missing restore drill."""
-    sentences = (*_muted(now), *_falling_back(), *_clocks_ahead(), *_unproven(now), *_silent_sessions(now))
+    sentences = (
+        *_muted(now),
+        *_falling_back(),
+        *_clocks_ahead(),
+        *_unproven(now),
+        *same_name.remarks(_NAMED_CLOCKS),
+        *_silent_sessions(now),
+    )
     return tuple(map(one_line, sentences))
 
 

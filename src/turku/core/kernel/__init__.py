@@ -1,1 +1,1 @@
-"""Interfaces of the Linux kernel: capabilities, disk priority, and the table of TCP sockets."""
+"""Interfaces of the system below: capabilities, disk priority, TCP sockets, the running system and its programs."""

@@ -24,7 +24,7 @@ from turku.protocol.messages import (
 )
 from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import former_machines, machine_links, volume_marks, volumes
-from turku.storage.registration import admitted_keys, authorized_keys, faults, known_machines, secret_rotation
+from turku.storage.registration import admitted_keys, authorized_keys, faults, known_machines, secret_rotation, software
 from turku.storage.registration.coordinator import Coordinator
 from turku.storage.registration.key_removal import Removal
 
@@ -146,6 +146,7 @@ def _register(configuration: StorageConfig) -> StorageUpdateConfigAnswer:
     present = faults.found(configuration)[:STORAGE_FAULTS_LIMIT]
     host_keys = configuration.ssh.host_keys()
     ended = former_machines.ended(configuration)
+    versions = software.versions(configuration)
 
     def request(credentials: StorageCredentials) -> StorageUpdateConfigRequest:
         return StorageUpdateConfigRequest(
@@ -161,6 +162,7 @@ def _register(configuration: StorageConfig) -> StorageUpdateConfigAnswer:
                 published=configuration.identity.published,
                 comment=configuration.identity.comment,
                 slots=configuration.sessions.slots,
+                versions=versions,
                 ended_histories=ended,
                 faults=[one_line(fault.text)[:_FAULT_LENGTH] for fault in present],
                 fault_kinds=[fault.kind for fault in present],

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from turku.api.audit import log
-from turku.api.fleet import assignment
+from turku.api.fleet import assignment, versions
 from turku.api.fleet.identity import auths, keyring
 from turku.api.fleet.identity.authentication import invalid_credentials, refusal, removed
 from turku.api.fleet.identity.keyring import MINIMUM_SECRET_LENGTH, Purpose
@@ -140,6 +140,11 @@ def storage_fields(message: StorageConfiguration, errors: MessageErrors, *, now:
         fields["comment"] = errors.check("storage.comment", label_rule("comment"), message.comment)
     if message.published is not None:
         fields["published"] = message.published
+    if message.versions:
+        fields |= {
+            **versions.columns(message.versions),
+            "rsync_order": versions.order(message.versions.get("rsync", "")),
+        }
     return fields
 
 
@@ -190,7 +195,17 @@ def set_fields(row: Machine | Storage, fields: dict[str, Any]) -> dict[str, tupl
     return changed
 
 
-_UNLOGGED = {"date_checked_in", "fault_kind", "space_total", "space_available", "ssh_key_fingerprint", "pinned_keys"}
+_UNLOGGED = {
+    "versions",
+    "program_order",
+    "rsync_order",
+    "date_checked_in",
+    "fault_kind",
+    "space_total",
+    "space_available",
+    "ssh_key_fingerprint",
+    "pinned_keys",
+}
 
 
 def update(row: Machine | Storage, fields: dict[str, Any], *, now: datetime) -> None:
