@@ -17,6 +17,7 @@ from tests.support.whole_system import RunningSystem
 
 from turku.core import command
 from turku.demo.private_machine import PrivateMachine
+from turku.errors import CommandFailed
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900), pytest.mark.xdist_group("whole-system")]
 
@@ -135,3 +136,46 @@ def test_it_boots_from_a_fresh_file_system(whole: Whole, tmp_path: Path) -> None
         assert (init / "root/etc/hostname").read_text() == "whole\n"
         assert (init / "exe").readlink().name == "systemd"
     shutil.rmtree(fresh)
+
+
+def test_a_lost_machine_comes_back_on_a_bare_root(whole: Whole, tmp_path: Path) -> None:
+    """The whole way of docs/howto/lost-host.md. It is the last test, because the former system loses its secret."""
+    (whole.root / "etc/turku-agent/sources.d/more.json").write_text('{"opt": {"path": "/usr/local"}}')
+    (whole.root / "srv/data").write_text("data\n")
+    whole.fleet.make_due(whole.machine, "system")
+    whole.system.run("turku-agent-ping")
+    uuid = whole.machine.uuid
+    snapshots = whole.fleet.snapshots(whole.machine, "system")
+    code = whole.fleet.coordinator.manage("machine", "re-enrol", uuid, "--raw").strip()
+    bare = tmp_path / "bare"
+    with whole_system.running_system(bare) as system:
+        configuration = json.loads((whole.root / SECRETS).read_text())
+        whole_system.write_agent(bare, configuration, {})
+        (bare / "etc/turku-agent/sources.d/whole.json").unlink()
+        (bare / "etc/only-of-the-bare-root").touch()
+        system.run("turku-agent", "re-enrol", code)
+        own = [bare / "var/lib/turku-agent" / name for name in ("config.d/10-machine_uuid.json", "ssh_key")]
+        before = [path.read_bytes() for path in (*own, bare / SECRETS)]
+        whole.fleet.storage_of(whole.machine).update_config()
+        said = "\n".join(system.run("turku-agent", "restore", "system", "--to", "/", "--delete", "--yes").last_lines)
+        assert "NOT" not in said
+        # The identity is the new one, whatever came back around it.
+        assert [path.read_bytes() for path in (*own, bare / SECRETS)] == before
+        assert (bare / "srv/data").read_text() == "data\n"
+        assert not (bare / "etc/only-of-the-bare-root").exists()
+        found = differences(snapshots[-1], bare, *OUTSIDE, "--exclude=/run", "--exclude=/sys")
+        # The agent's own directories and what is mounted have times of their own.
+        assert [line for line in found if not line.startswith(".d..t...... ")] == []
+        assert (bare / "etc/turku-agent/sources.d/more.json").exists()
+        # Its sources came with it, and its history goes on: nothing is transferred again.
+        system.run("turku-update-config")
+        whole.fleet.make_due(whole.machine, "system")
+        system.run("turku-agent-ping")
+        [*_, newest] = whole.fleet.runs(whole.machine, "system")
+        assert (newest["success"], newest["strategy"]) == (True, "incremental"), newest
+        with pytest.raises(CommandFailed):
+            whole.system.run("turku-agent-ping")
+    with whole_system.booted(bare) as (state, init):
+        assert state in ("running", "degraded"), whole_system.failed_units(init)
+        assert (init / "root/etc/hostname").read_text() == "whole\n"
+    shutil.rmtree(bare)
