@@ -12,7 +12,7 @@ from typing import Final
 
 from turku.api.configuration import service_user
 from turku.api.configuration.setup import answers as setup_answers
-from turku.api.configuration.setup.answers import Answers, Given, TlsWay
+from turku.api.configuration.setup.answers import OTHER_PORT, PORT, Answers, Given, TlsWay
 from turku.api.configuration.setup.plan import (
     JOIN_TOKENS,
     PROGRAM,
@@ -50,6 +50,8 @@ def set_up(options: argparse.Namespace) -> int:
     asks = person.is_there() and not options.yes
     answers = setup_answers.find(_given(options), earlier, host, asks=asks)
     _refuse_to_change_edited_settings(host, answers, earlier)
+    if not earlier and options.port is None and answers.bind.endswith(f":{OTHER_PORT}"):
+        say(f"note: another program has port {PORT}, so the coordinator listens on {OTHER_PORT}.")
     if earlier and earlier.get("TURKU_DATABASE_URL", "") != answers.database_url.reveal():
         say("note: another database than before. Nothing is moved to it: docs/howto/postgresql.md tells how.")
     name = options.admin or (person.text("Name of the first account", _ADMIN) if asks and not earlier else _ADMIN)
