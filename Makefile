@@ -50,6 +50,10 @@ test-hosts: packages ## run the tests on hosts with systemd (Debian 12 and 13), 
 test-others: ## run every test that 'make coverage' does not run
 	@$(MAKE) --no-print-directory test TEST_ARGUMENTS='$(addprefix --ignore=,$(COVERED_TESTS)) $(TEST_ARGUMENTS)'
 
+tutorial: packages ## follow the tutorial on hosts, and write into the page what its commands print
+	@packaging/host-roots.sh .cache/hosts
+	$(BIN)/python -m pytest --hosts -n0 --timeout 900 tests/hosts/test_tutorial.py --write-tutorial
+
 test-old-rsync: ## run the tests that move data with the old rsync 3.2.7
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup

@@ -72,6 +72,7 @@ def _as_before() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     rsync_programs.add_options(parser)
     parser.addoption("--hosts", action="store_true", help="collect the tests on hosts with systemd (make test-hosts)")
+    parser.addoption("--write-tutorial", action="store_true", help="write the output of the tutorial into its page")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from tests.hosts import tutorial
 from tests.hosts.tutorial import Followed, Step
 
@@ -28,7 +29,9 @@ def test_a_further_machine_takes_two_commands(template: Followed) -> None:
     assert "backed up" in "\n".join(steps[-1].output)
 
 
-def test_the_page_shows_what_the_commands_print(template: Followed) -> None:
+def test_the_page_shows_what_the_commands_print(template: Followed, request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--write-tutorial"):
+        tutorial.PAGE.write_text(tutorial.written(tutorial.PAGE.read_text(), template.steps))
     shown = list(tutorial.steps(tutorial.PAGE.read_text()))
     differing = [
         (step.command, now.output)

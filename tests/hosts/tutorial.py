@@ -5,7 +5,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,9 @@ def follow(directory: Path) -> None:
             exit_code, shown = _typed(hosts[step.host], command)
             assert exit_code == 0, f"{step.host}# {command}\n{shown}"
             tokens |= {found[1]: found[0] for found in _TOKEN.finditer(shown)}
-            done.append(Step(step.host, step.command, tuple(_readable(shown)), round(time.monotonic() - began, 1)))
+            # Nobody reads what apt prints.
+            output = () if step.command.startswith("apt ") else tuple(_readable(shown))
+            done.append(Step(step.host, step.command, output, round(time.monotonic() - began, 1)))
     (directory / RECORD).write_bytes(msgspec.json.encode(done))
 
 
@@ -104,6 +106,16 @@ def _readable(shown: str) -> list[str]:
 def read(directory: Path) -> Followed:
     """Return the record that ``follow`` left in the directory."""
     return Followed(directory, msgspec.json.decode((directory / RECORD).read_bytes(), type=tuple[Step, ...]))
+
+
+def written(page: str, run: Sequence[Step]) -> str:
+    """Return the page with what the commands printed in this run. The output of apt is left out."""
+    for shown, now in zip(list(steps(page)), run, strict=True):
+        prompt = f"{shown.host}# {shown.command}"
+        before = "\n".join((prompt, *shown.output))
+        assert page.count(f"{before}\n") == 1, before
+        page = page.replace(f"{before}\n", "\n".join((prompt, *now.output)) + "\n")
+    return page
 
 
 def shows(step: Step, run: Step) -> bool:
