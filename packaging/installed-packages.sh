@@ -54,6 +54,11 @@ echo '{}' | tee /etc/turku-agent/config.d/mine.json >/etc/turku-storage/config.d
 mkdir -p /srv/volume/backup && echo data >/srv/volume/backup/file
 touch /var/lib/turku-storage/catalog /var/lib/turku-agent/identity
 
+# As the commands `setup` do.
+systemctl enable turku-agent-ping.timer turku-storage-gc.timer turku-api.service >/dev/null 2>&1
+enabled() { find /etc/systemd/system -name 'turku*' | wc -l; }
+expect "$(enabled)" 3 "enabled units"
+
 # An upgrade says what happened, migrates the database, and keeps configuration and state.
 mkdir /tmp/newer
 for package in /packages/*.deb; do
@@ -79,6 +84,7 @@ for file in /etc/turku-agent/config.d/mine.json /etc/turku-storage/config.d/mine
             /var/lib/turku-storage/catalog /var/lib/turku-agent/identity; do
   [ -e "$file" ] || fail "the upgrade removed $file"
 done
+expect "$(enabled)" 3 "enabled units after the upgrade"
 [ "$(stat --format=%U /var/lib/turku-api/db.sqlite3)" = turku-api ] || fail "the database belongs to another user"
 
 # A migration that fails is told, and a second try finishes the upgrade.
@@ -97,3 +103,4 @@ dpkg --purge turku-agent turku-storage turku-api turku-common >/tmp/purge.log 2>
 for role in "${roles[@]}"; do grep -q "^turku-$role: .* removed" /tmp/purge.log || fail "the purge of turku-$role says nothing"; done
 for path in /etc/turku-{agent,storage,api} /var/lib/turku-{agent,api,storage-login}; do [ ! -e "$path" ] || fail "the purge leaves $path"; done
 [ -e /var/lib/turku-storage/catalog ] && [ -e /srv/volume/backup/file ] || fail "the purge took backups"
+expect "$(enabled)" 0 "enabled units after the purge"
