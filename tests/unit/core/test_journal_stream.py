@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +13,6 @@ from turku.core import log
 from turku.core.cli import entry, output
 from turku.errors import ApiForbidden, ApiUnreachable, LockHeld, TurkuError
 
-Read = Callable[[], list[str]]
 FORGED = "<0>the house is on fire"
 
 
@@ -27,23 +26,34 @@ def _root_logger_as_before() -> Iterator[None]:
     logging.raiseExceptions = raises
 
 
+class Journal:
+    """Standard error as the stream that $JOURNAL_STREAM names, from ``begin`` on.
+
+    pytest puts another file there between a fixture and its test.
+    """
+
+    def __init__(self, capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capture, self._monkeypatch = capture, monkeypatch
+
+    def begin(self) -> None:
+        status = os.fstat(log.STANDARD_ERROR)
+        self._monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+
+    def lines(self) -> list[str]:
+        return self._capture.readouterr().err.splitlines()
+
+
 @pytest.fixture
-def journal(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Read:
-    """The lines that were written to standard error, which is the stream that $JOURNAL_STREAM names."""
-    status = os.fstat(log.STANDARD_ERROR)
-    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-
-    def read() -> list[str]:
-        return capfd.readouterr().err.splitlines()
-
-    return read
+def journal(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Journal:
+    return Journal(capfd, monkeypatch)
 
 
-def test_records_have_their_priority_and_the_end_of_their_loggers_name_and_no_time(journal: Read) -> None:
+def test_records_have_their_priority_and_the_end_of_their_loggers_name_and_no_time(journal: Journal) -> None:
+    journal.begin()
     log.set_up("turku-test", debug=True)
     for level, name in ((10, "turku.agent.ping"), (20, "turku.ping"), (30, "django.request"), (40, "x"), (50, "x")):
         logging.getLogger(name).log(level, "a message")
-    assert journal() == [
+    assert journal.lines() == [
         "<7>ping: a message",
         "<6>ping: a message",
         "<4>django.request: a message",
@@ -52,22 +62,24 @@ def test_records_have_their_priority_and_the_end_of_their_loggers_name_and_no_ti
     ]
 
 
-def test_each_line_of_a_traceback_has_the_priority(journal: Read) -> None:
+def test_each_line_of_a_traceback_has_the_priority(journal: Journal) -> None:
+    journal.begin()
     log.set_up("turku-test")
     try:
         raise ValueError(f"first\n{FORGED}")
     except ValueError:
         logging.getLogger("turku.session").exception("it failed: %s", f"x\n{FORGED}")
-    lines = journal()
+    lines = journal.lines()
     assert lines[0] == rf"<3>session: it failed: x\n{FORGED}"
     assert len(lines) > 3
     assert all(line.startswith(("<3>  | ", "<3>session")) for line in lines)
 
 
-def test_the_rest_of_a_line_that_the_journal_would_split_has_a_priority_of_ours(journal: Read) -> None:
+def test_the_rest_of_a_line_that_the_journal_would_split_has_a_priority_of_ours(journal: Journal) -> None:
+    journal.begin()
     log.set_up("turku-test")
     logging.getLogger("turku.session").info("%s", ("x" * (48 * 1024 - len("<6>session: "))) + FORGED)
-    lines = journal()
+    lines = journal.lines()
     assert len(lines) > 1
     assert {line[:3] for line in lines} == {"<6>"}
     assert max(map(len, lines)) < 48 * 1024 / 4
@@ -91,16 +103,18 @@ def test_another_descriptor_than_the_journals_has_times_and_no_priorities(
         (LockHeld("another run"), "<5>"),
     ],
 )
-def test_errors_have_a_priority_on_each_line(error: TurkuError, priority: str, journal: Read) -> None:
+def test_errors_have_a_priority_on_each_line(error: TurkuError, priority: str, journal: Journal) -> None:
+    journal.begin()
     entry.print_error(error)
-    lines = journal()
+    lines = journal.lines()
     assert lines[0] == f"{priority}error [{error.code}]: no" or isinstance(error, LockHeld)
     assert {line[:3] for line in lines} == {priority}
 
 
 def test_text_that_is_printed_cannot_set_a_priority(
-    journal: Read, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    journal: Journal, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    journal.begin()
     status = os.fstat(1)
     assert os.environ["JOURNAL_STREAM"] != f"{status.st_dev}:{status.st_ino}", "two files, so that both are told apart"
     monkeypatch.setattr(sys, "stderr", output._guarded(sys.stderr, log.STANDARD_ERROR))
@@ -109,7 +123,7 @@ def test_text_that_is_printed_cannot_set_a_priority(
     print(f" {FORGED}\n{FORGED}", file=sys.stderr)
     log.set_up("turku-test")
     logging.getLogger("turku.session").warning("a message")
-    assert journal() == [f"<6>{FORGED}", f"<6>part {FORGED}", f"<6>{FORGED}", "<4>session: a message"]
+    assert journal.lines() == [f"<6>{FORGED}", f"<6>part {FORGED}", f"<6>{FORGED}", "<4>session: a message"]
 
 
 @pytest.mark.parametrize(
@@ -125,24 +139,27 @@ def test_text_that_is_printed_cannot_set_a_priority(
         ("", "<6>storage s1: "),
     ],
 )
-def test_lines_of_a_storage_forge_no_priority_and_bring_no_time(line: str, shown: str, journal: Read) -> None:
+def test_lines_of_a_storage_forge_no_priority_and_bring_no_time(line: str, shown: str, journal: Journal) -> None:
+    journal.begin()
     with (shown_output := StorageOutput("s1")).summarized():
         shown_output.show_line(line)
-    assert journal() == [shown]
+    assert journal.lines() == [shown]
 
 
-def test_the_journal_has_each_record_once(journal: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_has_each_record_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.begin()
     handler = logging.NullHandler()
     monkeypatch.setattr(log, "_JournalHandler", logging.NullHandler)
     monkeypatch.setattr(log, "_destination_handler", lambda *_arguments: handler)
     log.set_up("turku-test", destination="systemd")
     logging.getLogger("turku.session").warning("a message")
-    assert journal() == []
+    assert journal.lines() == []
     # The error is printed by the program's end, with its hint.
     assert not log.leave_terminal()
 
 
-def test_gunicorn_logs_in_the_same_form(journal: Read) -> None:
+def test_gunicorn_logs_in_the_same_form(journal: Journal) -> None:
+    journal.begin()
     pytest.importorskip("gunicorn")
     from gunicorn.config import Config  # type: ignore[import-untyped]  # gunicorn has no types
 
@@ -156,5 +173,5 @@ def test_gunicorn_logs_in_the_same_form(journal: Read) -> None:
     server_log = configuration.logger_class(configuration)
     server_log.info("Listening at: %s", f"x\n{FORGED}")
     server_log.error("no worker")
-    assert journal() == [rf"<6>gunicorn: Listening at: x\n{FORGED}", "<3>gunicorn: no worker"]
+    assert journal.lines() == [rf"<6>gunicorn: Listening at: x\n{FORGED}", "<3>gunicorn: no worker"]
     assert "%(t)s" not in configuration.access_log_format
