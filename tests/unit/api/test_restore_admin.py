@@ -8,7 +8,7 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from tests.support.api_cast import Cast
+from tests.support.api_cast import Cast, turku_api
 from tests.support.restore_requests import ANN, BEN, Pickup, ask_for, row_of
 
 from turku.api.audit.models import AuditEntry
@@ -156,11 +156,14 @@ class TestList:
         assert root.post(f"/admin/fleet/machine/{machine.pk}/delete/", {"post": "yes"}).status_code == 302
         assert not RestoreRequest.objects.exists()
         other = person("other", "delete_machine", "view_machine")
+        turku_api("machine", "readmit", cast.alice.uuid)
         cast.alice.update_config({"etc": {"path": "/etc"}})
         machine = row_of(cast.alice)
         assert other.post(f"/admin/fleet/machine/{machine.pk}/delete/", {"post": "yes"}).status_code == 403, (
             "who may not delete sources deletes no machine that has some"
         )
+        form = {"action": "remove", "_selected_action": [machine.pk], "confirmed": "yes", "history": "keep"}
+        assert other.post("/admin/fleet/machine/", form).status_code == 403
 
 
 class TestActions:

@@ -63,6 +63,11 @@ def shortened(text: str) -> SafeString | str:
     return format_html('<span title="{}">{}...</span>', text, text[:_COLUMN_LETTERS].rstrip())
 
 
+def versions(row: Any) -> str:
+    """Return the versions of the programs of a machine or storage, one a line."""
+    return "\n".join(f"{name} {version}" for name, version in row.versions.items())
+
+
 def values(fields: dict[str, Any]) -> SafeString:
     """Return the values of fields, one a line."""
     return format_html("<pre>{}</pre>", json.dumps(fields, indent=2, ensure_ascii=False))
