@@ -330,6 +330,7 @@ class _BackupRun:
         end = self._clock.monotonic_seconds() + COLLECT_AFTER_FAILURE_SECONDS
         with suppress(TurkuError, OSError):
             deletion.collect(self._place, lambda: self._clock.monotonic_seconds() < end)
+            deletion.remove_without_data(self._place)
 
 
 def _sync(

@@ -49,18 +49,21 @@ def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gent
         lower_priority()
         go_on = _TimeSlice(clock)
     former.carry_out(configuration, clock)
-    count = left = held = 0
+    count = left = held = empty = 0
     for place in find_sources(configuration):
         if go_on():
             _empty_trash(place, configuration, clock)
             count += deletion.collect(place, go_on)
             _update_catalog(place, configuration.state, go_on)
             _remove_temporary_files(place, clock)
+            empty += _remove_without_data(place)
         left += len(deletion.marked(place))
         held += len(trash.trashed_snapshots(place))
+    if empty:
+        say(f"the empty directories of {count_of(empty, 'source')} removed, of which nothing was ever stored")
     if count or left:
         say(f"{count_of(count, 'tree')} removed" + (f", {left} left" if left else ""))
-    elif not is_gentle:
+    elif not empty and not is_gentle:
         say(
             "nothing to remove"
             + (f"; the trash holds {count_of(held, 'snapshot')} ('turku-storage trash list')" if held else "")
@@ -78,6 +81,20 @@ def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Cl
                 trash.empty(place, removed_until=removed_until)
     except LockHeld:
         _LOG.debug("%s is being backed up; its trash is emptied after it", place.source)
+
+
+def _remove_without_data(place: SourceDirectory) -> bool:
+    """Remove the directories that a source left whose first backup never came about."""
+    if not deletion.is_without_data(place):
+        return False
+    try:
+        with locked(place):
+            return deletion.remove_without_data(place)
+    except LockHeld:
+        return False
+    except OSError as error:
+        _LOG.warning("%s: cannot remove the empty directory: %s", place.snapshots_dir, error.strerror or error)
+        return False
 
 
 def _remove_temporary_files(place: SourceDirectory, clock: Clock) -> None:

@@ -57,6 +57,32 @@ def collect(place: SourceDirectory, go_on: GoOn = lambda: True) -> int:
     return count
 
 
+def is_without_data(place: SourceDirectory) -> bool:
+    """Return True if directories of the source exist and nothing was ever stored in them."""
+    has_tree = fs.is_directory(place.working_tree)
+    if has_tree and (not fs.exists(place.unfinished_mark) or fs.names(place.working_tree)):
+        return False
+    if fs.is_directory(place.snapshots_dir):
+        entries = set(fs.names(place.snapshots_dir)) - {place.staging.name}
+        return not entries and not fs.names(place.staging)
+    return has_tree
+
+
+def remove_without_data(place: SourceDirectory) -> bool:
+    """Remove the directories of a source of which nothing was ever stored, such as one whose path is mistyped.
+
+    Return True if there were some. The caller holds the lock of the source. Raises OSError.
+    """
+    if not is_without_data(place):
+        return False
+    # None that got an entry meanwhile can be removed.
+    for path in (place.staging, place.snapshots_dir, place.working_tree):
+        if fs.is_directory(path):
+            fs.remove_directory(path)
+    fs.unlink(place.unfinished_mark)
+    return True
+
+
 def _remove_without_failing(tree: Path, go_on: GoOn) -> bool:
     try:
         return remove_tree(tree, go_on)
