@@ -236,12 +236,14 @@ def set_up(
     terminal_name: str | None = None,
     prefix: str = "",
     is_bounded: bool = True,
+    level: int = logging.INFO,
 ) -> None:
     """Send the records of all loggers to ``destination`` and, with ``terminal``, to standard error.
 
     ``destination`` is ``systemd``, ``syslog``, a path, or None. ``terminal_name`` stands in place of the logger's name
     on standard error. ``prefix`` goes before each message in the destination, so that parallel runs can be told apart
-    there. A program that runs for ever is not ``is_bounded``: all its warnings are shown, as with ``debug``.
+    there. A program that runs for ever is not ``is_bounded``: all its warnings are shown, as with ``debug``. Records
+    below the ``level`` are for ``debug`` alone.
     """
     tell_hidden()
     root = logging.getLogger()
@@ -249,7 +251,7 @@ def set_up(
         root.removeHandler(handler)
         with suppress(OSError):
             handler.close()
-    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    root.setLevel(logging.DEBUG if debug else level)
     # With a full disk or without a reader, no traceback is printed for each record.
     logging.raiseExceptions = debug
     logging.getLogger("urllib3").setLevel(logging.WARNING)

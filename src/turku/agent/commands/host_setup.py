@@ -1,6 +1,7 @@
 """``turku-agent setup`` and ``teardown``: make this host a machine that is backed up, and undo that."""
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -33,7 +34,8 @@ def set_up(options: argparse.Namespace) -> int:
     """Make this host a machine that is backed up. Return 0 if it is one."""
     require_root()
     os.umask(_PRIVATE_UMASK)
-    log.set_up(PROGRAM, debug=options.debug)
+    # The steps say what is done.
+    log.set_up(PROGRAM, debug=options.debug, level=logging.WARNING)
     say: Say = print
     host, place = Host(), options.config_dir.absolute()
     token = _token(options.join)
@@ -53,7 +55,7 @@ def set_up(options: argparse.Namespace) -> int:
 def tear_down(options: argparse.Namespace) -> int:
     """Undo what setup made on this host."""
     require_root()
-    log.set_up(PROGRAM, debug=options.debug)
+    log.set_up(PROGRAM, debug=options.debug, level=logging.WARNING)
     is_done = teardown.tear_down(
         PROGRAM, Host(), print, stays=_what_stays(options), is_dry_run=options.dry_run, is_confirmed=options.yes
     )

@@ -41,7 +41,8 @@ def set_up(options: argparse.Namespace) -> int:
     """Make this host a storage. Return 0 if it is one."""
     require_root()
     os.umask(PRIVATE_UMASK)
-    log.set_up(PROGRAM, debug=options.debug)
+    # The steps say what is done.
+    log.set_up(PROGRAM, debug=options.debug, level=logging.WARNING)
     if not options.debug:
         # The list of steps says what was done.
         logging.getLogger().setLevel(logging.WARNING)
@@ -74,7 +75,7 @@ def set_up(options: argparse.Namespace) -> int:
 def tear_down(options: argparse.Namespace) -> int:
     """Undo what setup made on this host."""
     require_root()
-    log.set_up(PROGRAM, debug=options.debug)
+    log.set_up(PROGRAM, debug=options.debug, level=logging.WARNING)
     is_done = teardown.tear_down(
         PROGRAM, Host(), print, stays=_what_stays(options), is_dry_run=options.dry_run, is_confirmed=options.yes
     )
