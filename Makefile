@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-others test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
+.PHONY: help setup demo test test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -46,9 +46,6 @@ HOST_TESTS ?= tests/hosts
 test-hosts: packages ## run the tests on hosts with systemd (Debian 12 and 13), as root
 	@packaging/host-roots.sh .cache/hosts
 	$(BIN)/python -m pytest --hosts -n 2 --dist loadgroup --timeout 900 $(HOST_TESTS) $(TEST_ARGUMENTS)
-
-test-others: ## run every test that 'make coverage' does not run
-	@$(MAKE) --no-print-directory test TEST_ARGUMENTS='$(addprefix --ignore=,$(COVERED_TESTS)) $(TEST_ARGUMENTS)'
 
 tutorial: packages ## follow the tutorial on hosts, and write into the page what its commands print
 	@packaging/host-roots.sh .cache/hosts
