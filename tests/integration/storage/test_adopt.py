@@ -18,7 +18,11 @@ from turku.storage.disk import snapshot_notes
 from turku.storage.disk.source_lookup import locked
 from turku.storage.fs import hardlink_copy
 
-pytestmark = pytest.mark.both_rsyncs
+pytestmark = [
+    pytest.mark.both_rsyncs,
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a storage without root keeps owners in attributes, which trees lack"),
+]
 
 DAYS = 3
 

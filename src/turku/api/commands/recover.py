@@ -64,7 +64,7 @@ def _recover(opened: OpenedBackup, *, replaces: bool) -> int:
         f"Recovered: {Machine.objects.count()} machines and {Storage.objects.count()} storages, as of "
         f"{opened.manifest.made}.\n\n"
         "Next:\n"
-        "  1. systemctl enable --now turku-api\n"
+        "  1. turku-api setup, which does what is missing on this host, and starts the service\n"
         "  2. If this host has another name: change TURKU_ALLOWED_HOSTS here, and api_url on machines and storages.\n"
         "  3. turku-api health --verbose\n"
         "     Machines that changed their secret after the backup are refused: turku-api machine re-enrol MACHINE"
