@@ -111,7 +111,11 @@ def _put_settings_back(opened: OpenedBackup) -> None:
             raise ConfigurationError(
                 f"there is no user {service_user.USER}", hint="install the package turku-api, or run: turku-api setup"
             ) from None
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not path.parent.exists():
+            # As systemd-tmpfiles makes it, whatever the umask is.
+            path.parent.mkdir()
+            os.chown(path.parent, 0, group)
+            path.parent.chmod(0o750)
         durable.write_bytes(path, opened.content(settings_files.ENVIRONMENT), mode=0o640, owner=(0, group))
         _say(f"Written: {path}")
     else:
