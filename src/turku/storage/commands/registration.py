@@ -4,6 +4,7 @@ import argparse
 import os
 import random
 import sys
+from datetime import datetime, tzinfo
 
 from turku.core import log
 from turku.core.cli import listing
@@ -71,8 +72,9 @@ def recover_coordinator(options: argparse.Namespace, configuration: StorageConfi
                 return StorageKnownMachinesRequest(credentials, part)
 
             outcomes |= api.call(CALL, message, StorageKnownMachinesAnswer).machines
-    rows = ((uuid, *_described(machine, outcomes.get(uuid))) for uuid, machine in found.items())
-    headings = ("machine", "name", "sources", "coordinator")
+    zone = configuration.state.timezone
+    rows = ((uuid, *_described(machine, outcomes.get(uuid), zone)) for uuid, machine in found.items())
+    headings = ("machine", "name", "sources", "newest snapshot", "coordinator")
     listing.show(
         headings, rows, say, drop=("coordinator",) if options.dry_run else (), empty="there is no history here"
     )
@@ -85,12 +87,14 @@ def recover_coordinator(options: argparse.Namespace, configuration: StorageConfi
     return EXIT_PROBLEMS if claimed else 0
 
 
-def _described(machine: KnownMachine, outcome: MachineOutcome | None) -> tuple[str, str, str]:
+def _described(machine: KnownMachine, outcome: MachineOutcome | None, zone: tzinfo) -> tuple[str, str, str, str]:
     parts = (machine.environment_name, machine.service_name, machine.unit_name)
     told = "" if outcome is None else f"{outcome.outcome}: {outcome.detail}" if outcome.detail else outcome.outcome
     # A source whose options are not known comes back when its machine declares it.
     sources = (name if each.options else f"({name})" for name, each in sorted(machine.sources.items()))
-    return "-".join(part for part in parts if part), " ".join(sources), told
+    newest = max((each.newest_snapshot or 0 for each in machine.sources.values()), default=0)
+    shown = f"{datetime.fromtimestamp(newest, zone):%Y-%m-%d %H:%M}" if newest else ""
+    return "-".join(part for part in parts if part), " ".join(sources), shown, told
 
 
 COMMANDS = (
