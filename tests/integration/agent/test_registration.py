@@ -26,6 +26,9 @@ def test_a_new_machine_registers_with_all_it_has(machine: Machine, api: V1Api) -
     assert update.returncode == 0, update.stderr
     (message,) = api.of_call("update_config")
     made = json.loads(identity_file(machine).read_text())
+    host = message.pop("host")
+    assert host["versions"].keys() == {"turku", "python", "os", "rsync", "ssh"}
+    assert host["system"]
     assert message == {
         "auth": "REGISTER-MACHINES-HERE",
         "takes_part": True,

@@ -12,7 +12,7 @@ from tests.support.backed_up_machine import storage_configuration
 from tests.support.v1_client import new_ssh_key
 
 from turku.errors import ConfigurationError, DurableWriteFailed
-from turku.protocol.messages import AssignedMachine
+from turku.protocol.messages import AssignedMachine, StorageUpdateConfigAnswer
 from turku.storage.commands import authorized_keys as authorized_keys_command
 from turku.storage.config.model import StorageConfig
 from turku.storage.registration import admitted_keys, authorized_keys, update_config
@@ -45,12 +45,12 @@ class Refreshes:
         self.clock, self.seconds, self.error = clock, seconds, error
         self.moments: list[float] = []
 
-    def __call__(self, configuration: StorageConfig) -> dict[str, AssignedMachine]:
+    def __call__(self, configuration: StorageConfig) -> StorageUpdateConfigAnswer:
         self.moments.append(self.clock.seconds)
         self.clock.sleep(self.seconds)
         if self.error is not None:
             raise self.error
-        return {}
+        return StorageUpdateConfigAnswer({})
 
 
 @pytest.fixture
