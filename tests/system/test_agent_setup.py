@@ -12,7 +12,7 @@ from tests.support.fleet import Fleet
 
 from turku.agent.commands import host_setup
 from turku.agent.config import loading
-from turku.agent.setup import config_files, plan
+from turku.agent.setup import config_files, plan, state_owner
 from turku.agent.setup.config_files import MachineChoices
 from turku.agent.setup.first_backup import FirstBackup
 from turku.core.clock import SystemClock
@@ -177,6 +177,28 @@ def test_teardown_leaves_the_identity_and_names_what_was_edited(machine: SetUp) 
     assert not machine.host.path("/etc/cron.d/turku-agent").exists()
     assert (machine.host.path("/var/lib/turku-agent/config.d/10-machine_uuid.json")).exists()
     assert any("edited since setup wrote it" in line for line in said)
+
+
+def test_a_state_of_an_earlier_setup_is_given_to_the_agents_user_and_to_root_once_that_is_gone(
+    machine: SetUp, tmp_path: Path
+) -> None:
+    choices = machine.choices(machine.token, "data")
+    assert machine.carry_out(choices)
+    state = machine.host.path("/var/lib/turku-agent")
+    (tmp_path / "elsewhere").touch()
+    (state / "link").symlink_to(tmp_path / "elsewhere")
+    (state / "second name").hardlink_to(tmp_path / "elsewhere")
+    state_owner.give_to_root(machine.host, Path("/var/lib/turku-agent"))
+    owned = [path for path in (state, *state.rglob("*")) if path.lstat().st_uid != 0]
+    assert owned == []
+    machine.said.clear()
+    assert machine.carry_out(machine.choices())
+    assert "give what is in /var/lib/turku-agent to turku-agent" in machine.text()
+    assert (state / "config.d" / "10-machine_uuid.json").stat().st_uid == 996
+    assert (tmp_path / "elsewhere").stat().st_uid == 0
+    machine.said.clear()
+    assert machine.carry_out(machine.choices())
+    assert "steps were done before" in machine.said[0]
 
 
 def test_without_a_storage_it_says_so_and_that_the_timer_goes_on(own_fleet: Fleet, machine: SetUp) -> None:

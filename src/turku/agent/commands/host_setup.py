@@ -9,10 +9,10 @@ from pathlib import Path
 from turku.agent import registration
 from turku.agent.config import loading
 from turku.agent.config.model import DEFAULT_VAR_DIR
-from turku.agent.setup import config_files
+from turku.agent.setup import config_files, state_owner
 from turku.agent.setup.config_files import DEFAULT_FREQUENCY, DEFAULT_RETENTION, MachineChoices
 from turku.agent.setup.first_backup import FirstBackup
-from turku.agent.setup.plan import PROGRAM, plan, require_programs
+from turku.agent.setup.plan import PROGRAM, agent_user, plan, require_programs
 from turku.core import log
 from turku.core.cli import options as common
 from turku.core.cli.listing import Say
@@ -56,9 +56,12 @@ def tear_down(options: argparse.Namespace) -> int:
     """Undo what setup made on this host."""
     require_root()
     log.set_up(PROGRAM, debug=options.debug, level=logging.WARNING)
+    host = Host()
     is_done = teardown.tear_down(
-        PROGRAM, Host(), print, stays=_what_stays(options), is_dry_run=options.dry_run, is_confirmed=options.yes
+        PROGRAM, host, print, stays=_what_stays(options), is_dry_run=options.dry_run, is_confirmed=options.yes
     )
+    if is_done and host.account(agent_user()) is None:
+        state_owner.give_to_root(host, Path(DEFAULT_VAR_DIR))
     return 0 if is_done or options.dry_run else EXIT_NOT_DONE
 
 

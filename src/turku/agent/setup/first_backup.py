@@ -18,7 +18,8 @@ from turku.errors import BackupFailed, LockHeld, NotAdmitted, TurkuError
 from turku.protocol.machine.agent_status_messages import AgentStatusAnswer
 from turku.protocol.messages import StorageAddress
 
-UNIT = "turku-agent-ping.service"
+_PROGRAM = "turku-agent-ping"
+UNIT = f"{_PROGRAM}.service"
 ADMISSION_LIMIT = timedelta(minutes=15)
 """The longest wait for a storage. One that asks the coordinator at each log-in takes no time, others some minutes."""
 _PAUSE_SECONDS = 5.0
@@ -106,7 +107,10 @@ class FirstBackup:
             self.say("the backup runs, and is not shown without journalctl")
             yield
             return
-        with command.start([program, "--follow", "--lines=0", "--output=cat", f"--unit={UNIT}"], on_line=self.say):
+        with command.start(
+            [program, "--follow", "--lines=0", "--output=cat", f"--unit={UNIT}", f"--identifier={_PROGRAM}"],
+            on_line=self.say,
+        ):
             yield
             self.clock.sleep(_LAST_LINES_SECONDS)
 

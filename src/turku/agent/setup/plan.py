@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from turku.agent.config.model import DEFAULT_VAR_DIR
+from turku.agent.setup import state_owner
 from turku.agent.setup.config_files import MachineFiles
 from turku.core import durable
 from turku.core.setup import accounts
@@ -24,6 +26,12 @@ PROGRAMS: Final = ("turku-agent", "turku-agent-ping", "turku-update-config")
 TIMERS: Final = ("turku-agent-ping.timer", "turku-update-config.timer")
 _NEEDED: Final = {"ssh": "openssh-client", "ssh-keygen": "openssh-client", "rsync": "rsync"}
 _CRON: Final = HostFile(PACKAGE, "cron", "turku-agent")
+
+
+def agent_user() -> str:
+    """Return the name of the user that the agent runs as."""
+    [file] = all_of(PACKAGE, "sysusers.d")
+    return accounts.declared_user(file).name
 
 
 def require_programs(host: Host) -> None:
@@ -67,6 +75,7 @@ def plan(host: Host, chosen: MachineFiles, config_dir: Path, register: Callable[
         *program_steps(host, *PROGRAMS),
         *accounts.user_steps(PACKAGE, host, PROGRAM, purpose="the agent runs as this user"),
         *directory_steps(PACKAGE, host, PROGRAM),
+        state_owner.step(Path(DEFAULT_VAR_DIR), agent_user()),
         *chosen.steps(config_dir),
         MachineRegistrationStep(chosen.api_url, digest, register),
         *_periodic_steps(host),
