@@ -56,6 +56,13 @@ def test_a_single_system_gives_no_alarm(cast: Cast, systems: str) -> None:
     assert mark() == "ok"
 
 
+def test_a_program_that_may_not_see_the_first_process_is_no_copy(cast: Cast) -> None:
+    # turku-update-config.service has ProtectProc, and turku-agent-ping.service has not.
+    assert not any(checkin(cast, system) for system in ("boot.123", "boot", "boot.123", "boot", "boot.123", "boot"))
+    # Containers of one kernel are told apart by their first process.
+    assert [bool(checkin(cast, system)) for system in ("boot.1", "boot.2") * 2][-1]
+
+
 def test_three_copies_are_noticed(cast: Cast) -> None:
     told = [bool(checkin(cast, system)) for system in "abcabc"]
     assert told == [False] * 4 + [True] * 2

@@ -162,7 +162,7 @@ def _note_host(waiting: PendingWork, host: HostReport, *, now: datetime) -> list
     """Record what changed on the machine's host, and return the warnings for the machine."""
     if host.versions:
         Machine.objects.filter(pk=waiting.machine_key).update(**versions.columns(host.versions))
-    if not host.system or host.system == waiting.running_system:
+    if not host.system or clones.is_same(host.system, waiting.running_system):
         return []
     return [clones.WARNING] if clones.note(waiting.machine_key, host.system, now=now) else []
 

@@ -28,14 +28,24 @@ def seen(*, now: datetime) -> Q:
     return Q(date_clone_seen__gt=now - SEEN_FOR)
 
 
+def is_same(one: str, other: str) -> bool:
+    """Return True if two reports may be of the same running system.
+
+    A program that may not see the first process, such as one of a unit with ProtectProc, reports the boot alone.
+    """
+    return one == other or (
+        bool(one and other) and (f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."))
+    )
+
+
 @transaction.atomic
 def note(key: int, system: str, *, now: datetime) -> bool:
     """Record the running system that checks in as this machine, and return True if another one does so by turns."""
     row = Machine.objects.select_for_update(no_key=True).filter(pk=key).first()
-    if row is None or row.running_system == system:
+    if row is None or is_same(row.running_system, system):
         return False
     before = row.running_system
-    earlier = [each for each in row.earlier_systems if each != system]
+    earlier = [each for each in row.earlier_systems if not is_same(each, system)]
     returns = len(earlier) < len(row.earlier_systems)
     is_copy = returns and row.date_system_returned is not None
     row.earlier_systems = ([before] if before else []) + earlier[: _REMEMBERED - 1]
