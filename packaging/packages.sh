@@ -63,7 +63,7 @@ copy_source() {
 }
 
 build() {
-  local release=$1 name=debian${number[$1]} started=$SECONDS base=$cache/build-$1 work part directory
+  local release=$1 name=debian${number[$1]} started=$SECONDS base=$cache/build-$1 work part directory key
   packaging/debian-root.sh "$release" "$base" "${tools[@]}"
   work=$(mktemp -d "$cache/work-$release.XXXXXX")
   # shellcheck disable=SC2064 # this directory
@@ -85,6 +85,14 @@ build() {
   printf 'turku (%s-1~deb%su1) %s; urgency=medium\n\n  * What changed is in CHANGELOG.md.\n\n -- %s  %s\n' \
     "$debian_version" "${number[$release]}" "$release" "$(sed -n 's/^Maintainer: //p' packaging/debian/control)" \
     "$(LC_ALL=C date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")" >"$work/source/debian/changelog"
+  # What the packages are made of. If it is what the last build was made of, they are there already.
+  key=$( (cat "$base/.complete"; cd "$work/source"; find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) | sha256sum)
+  if [ "$(cat "dist/$name/.made-of" 2>/dev/null)" = "$key" ]; then
+    rm -rf --one-file-system "$work"
+    trap - EXIT
+    echo "$name: the packages are those of this source already"
+    return
+  fi
   # Namespaces of its own: nothing stays mounted, and nothing reaches the network.
   unshare --mount --net --pid --ipc --fork bash -eu -c '
     base=$1 work=$2
@@ -101,6 +109,7 @@ build() {
         lintian --fail-on=error --allow-root --tag-display-limit 20 /build/*.changes"
     cp "$work"/root/build/*.deb "$work/out/"
   ' build "$base" "$work"
+  echo "$key" >"$work/out/.made-of"
   rm -rf "dist/$name"
   mkdir -p dist
   mv "$work/out" "dist/$name"
