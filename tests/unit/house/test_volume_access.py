@@ -35,6 +35,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("config/model.py", "SshConfig.host_keys"): "sshd's public keys",
     ("config/model.py", "_first_line"): "sshd's public keys",
     ("config/loading.py", "_generate_identity"): _VAR,
+    ("config/loading.py", "remember_name"): _VAR,
     ("config/loading.py", "write_identity"): _VAR,
     ("config/loading.py", "_repair_identity"): _VAR,
     ("config/model.py", "_volumes"): "a volume's own path, resolved once and for all as its operator wrote it",

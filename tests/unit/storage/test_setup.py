@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.support.backed_up_machine import storage_configuration
 
 from turku.core.command import CompletedProgram
 from turku.core.secret import Secret
@@ -186,6 +187,20 @@ def test_a_volume_is_added_to_those_that_there_are(host: Host) -> None:
     written = json.loads(host.path(ETC / "config.d/setup.json").read_text())
     assert written["volumes"] == {"turku": {"path": "/srv/turku"}, "second": {"path": "/srv/second"}}
     assert host.path("/srv/second").is_dir()
+
+
+def test_a_storage_that_was_torn_down_keeps_its_name(
+    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    var_dir = host.path("/var/lib/turku-storage")
+    made = storage_configuration(tmp_path / "made", name="primary", var_dir=str(var_dir))
+    generated = var_dir / "config.d" / loading.GENERATED_FILE
+    generated.parent.mkdir(parents=True, exist_ok=True)
+    generated.write_text('{"secret": "kept"}')
+    loading.remember_name(made)
+    assert json.loads(generated.read_text()) == {"name": "primary", "secret": "kept"}
+    assert configured(host).content["name"] == "primary"
+    assert configured(host, name="other").content["name"] == "other"
 
 
 def test_another_coordinator_is_registered_with_as_well(host: Host) -> None:

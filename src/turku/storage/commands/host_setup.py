@@ -17,9 +17,12 @@ from turku.core.configuration.declaration import with_values
 from turku.core.setup import person, teardown
 from turku.core.setup.host import Host
 from turku.core.setup.plan import require_root
+from turku.core.setup.record import Kind, Record
 from turku.errors import CommandFailed, TurkuError, UsageError
 from turku.protocol import join_token
+from turku.protocol.client import ApiClient
 from turku.protocol.join_token import JoinKind, JoinToken
+from turku.protocol.messages import HealthAnswer
 from turku.storage.commands import check
 from turku.storage.commands.setup import EXIT_PROBLEMS, PRIVATE_UMASK, config_dir
 from turku.storage.config import loading
@@ -66,6 +69,9 @@ def set_up(options: argparse.Namespace) -> int:
         for line in volume_choice.advice(choice):
             say(line)
     _require_consent(options, chosen)
+    if token is not None and not Record(host, PROGRAM).find(Kind.REGISTRATION, token.url):
+        # Before anything is changed: is it there, and is it the one that the token is from?
+        ApiClient(token.url, accepted_keys=token.key_fingerprints).call("health", {}, HealthAnswer)
     made = plan(host, chosen, place, lambda: _register(place, token))
     if not made.carry_out(say, is_dry_run=options.dry_run, is_confirmed=options.yes):
         return 0 if options.dry_run else EXIT_NOT_DONE
@@ -119,6 +125,7 @@ def _register(place: Path, token: JoinToken | None) -> None:
     if token is not None:
         loaded = with_values(loaded, api_auth=token.secret, api_auth_name=None, api_auth_secret=None)
     update_config.update_config(loaded)
+    loading.remember_name(loaded)
 
 
 def _conclude(place: Path, say: Say) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from turku.core import durable, lock
 from turku.core.configuration import directory as configuration
 from turku.core.configuration import identity_copy, loading
-from turku.core.configuration.directory import Fault, MergedFiles
+from turku.core.configuration.directory import Fault, MergedFiles, read_directories
 from turku.core.secret import generate_secret
 from turku.protocol.api_config import override_registration
 from turku.storage.config.defaults import DEFAULT_VAR_DIR
@@ -62,6 +62,25 @@ def write_identity(path: Path, content: dict[str, object]) -> None:
     text = identity_copy.to_text(content)
     durable.write_text(path, text)
     durable.write_text(identity_copy.path_of(path), text)
+
+
+def remember_name(configuration: StorageConfig) -> None:
+    """Keep the name beside the secret, so that the storage is the same one after a file of config.d is gone.
+
+    Raises DurableWriteFailed.
+    """
+    directory = configuration.state.var_dir / "config.d"
+    with lock.exclusive(directory, _IDENTITY_LOCK):
+        found = read_directories([directory]).content
+        kept: dict[str, object] = {key: found[key] for key in ("name", "secret") if key in found}
+        if "secret" in kept and kept.get("name") != configuration.identity.name:
+            write_identity(directory / GENERATED_FILE, {**kept, "name": configuration.identity.name})
+
+
+def remembered_name(var_dir: Path) -> str | None:
+    """Return the name that is kept beside the secret, or None."""
+    found = read_directories([var_dir / "config.d"]).content.get("name")
+    return found if isinstance(found, str) else None
 
 
 def _read(config_dir: Path) -> MergedFiles:

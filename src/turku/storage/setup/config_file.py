@@ -13,6 +13,8 @@ from turku.core.setup.host import Host
 from turku.core.setup.step import FileStep
 from turku.errors import UsageError
 from turku.protocol.join_token import JoinToken
+from turku.storage.config import loading
+from turku.storage.config.defaults import DEFAULT_VAR_DIR
 from turku.storage.setup.volume_choice import VolumeChoice
 
 FILE: Final = "setup.json"
@@ -63,7 +65,8 @@ def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, 
     if choices.volumes:
         # A volume that is added leaves those that there are.
         content["volumes"] = {**earlier.get("volumes", {}), **content["volumes"]}
-    content.setdefault("name", socket.gethostname())
+    # A storage that was torn down is the same one again. Under another name the coordinator would know two.
+    content.setdefault("name", loading.remembered_name(host.path(DEFAULT_VAR_DIR)) or socket.gethostname())
     content.setdefault("ssh_ping_host", socket.getfqdn())
     content.setdefault("ssh_ping_port", sshd_port)
     content |= {"ssh_ping_user": user, "authorized_keys_command": SESSION_COMMAND}
