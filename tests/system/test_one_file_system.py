@@ -110,7 +110,7 @@ def test_a_restore_in_place_touches_nothing_that_is_mounted(
 
         said = output(agent(machine, *asked, codes=range(256)))
 
-        assert "could not be deleted: another file system, or a storage's volume, is in it" in said
+        assert "new directory could not be deleted: another file system, a storage's volume" in said
         assert (tree / "new directory/disk/mounted").exists()
     finally:
         command.run(["umount", tree / "new directory/disk"], timeout_seconds=60)

@@ -12,6 +12,8 @@ import pytest
 from tests.integration.agent.conftest import Machine, end, wait_for
 from tests.support.v1_server import V1Api
 
+from turku.errors import StorageNotTrusted
+
 SAMPLE = re.compile(
     r"    RSYNC_PASSWORD=(?P<password>[A-Za-z0-9]{30}) rsync -avzP --numeric-ids \$\{P\?\}/ \\\n"
     r"        (?P<url>rsync://[-0-9a-f]{36}@127\.0\.0\.1:(?P<port>\d+)/turku-restore/)\n"
@@ -178,6 +180,6 @@ def test_a_restore_from_an_unreachable_storage_shows_no_credentials(machine: Mac
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE3bFZ6mA0oSg3eV1kLxJXqKZb1c0wqk2P8oZ4n5c3dF"
     ]
     restore = machine.ping("--restore")
-    assert restore.returncode == 70
-    assert "Host key verification failed" in restore.stderr
+    assert restore.returncode == StorageNotTrusted.exit_code
+    assert "another host answers at its address" in restore.stderr
     assert "RSYNC_PASSWORD" not in restore.stdout
