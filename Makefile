@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
+.PHONY: ansible help setup demo test test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -97,6 +97,17 @@ check-pythons: setup ## mypy and unit tests on Python 3.11 and 3.13
 reference: setup ## write the generated parts of docs/reference and examples
 	$(BIN)/python docs/reference/generate.py
 
+# Ansible is large, so it has an environment of its own.
+ANSIBLE_STAMP := .cache/ansible/.installed
+$(ANSIBLE_STAMP): packaging/ansible/requirements.txt
+	@$(PYTHON) -m venv .cache/ansible
+	@.cache/ansible/bin/python -m pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+ansible: $(ANSIBLE_STAMP) ## install Ansible, and lint the roles and the cloud-init example
+	@.cache/ansible/bin/yamllint --strict --config-file packaging/ansible/.yamllint packaging/ansible packaging/cloud-init
+	@cd packaging/ansible && PATH=$(CURDIR)/.cache/ansible/bin:$$PATH ansible-lint -q
+
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -128,6 +139,9 @@ constraints: ## pin every package with its hashes in constraints.txt
 	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; }
 	@$(PIN) --extra test --output-file constraints.txt $(CONSTRAINTS_ARGUMENTS)
 	@$(PIN) --extra demo --extra build --constraint constraints.txt --output-file constraints-demo.txt
+	@.cache/uv/bin/uv pip compile packaging/ansible/requirements.in --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-emit-index-url --custom-compile-command 'make constraints' --quiet \
+	  --output-file packaging/ansible/requirements.txt $(CONSTRAINTS_ARGUMENTS)
 	@sed -n 's/^psycopg==\([^ ]*\).*/psycopg-c==\1/p' constraints.txt | .cache/uv/bin/uv pip compile --no-deps --generate-hashes \
 	  --no-emit-index-url --custom-compile-command 'make constraints' --quiet --output-file packaging/builder/compiled.txt -
 
