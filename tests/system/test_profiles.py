@@ -1,6 +1,7 @@
 """Profiles with all three programs: an operator sets one, and the machine takes it at its next checkin."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tests.support.fleet import Fleet
 from tests.support.trees import listing
 
+from turku.api.backups.profiles import offers
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 
@@ -26,7 +28,11 @@ class Operated:
     directory: Path
 
     def turku_api(self, *arguments: str, check: bool = True) -> str:
-        return self.fleet.coordinator.manage(*arguments, check=check)
+        said = self.fleet.coordinator.manage(*arguments, check=check)
+        if {"set", "remove"} & set(arguments):
+            # The workers of the coordinator notice a change within this time.
+            time.sleep(offers.KEPT_SECONDS)
+        return said
 
     def set_profile(self, name: str, sources: Mapping[str, Any], **more: Any) -> str:
         path = self.directory / f"{name}.json"
