@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,15 +51,15 @@ def bare(network: Network, stack: ExitStack, tmp_path: Path) -> Bare:
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> tutorial.Followed:
     """The hosts of the tutorial after its last step, stopped. The first worker that needs them makes them."""
-    shared = (
-        tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
-    )
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     with (shared / "template.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         directory = shared / "template"
-        if not (directory / tutorial.RECORD).exists():
-            shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
             tutorial.follow(directory)
+        # An earlier test that needed them has failed, and has said why.
+        assert (directory / tutorial.RECORD).exists(), "the tutorial could not be followed"
         return tutorial.read(directory)
 
 

@@ -24,8 +24,8 @@ _TOKEN = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]{40,}")
 _SHORTENED = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]*\.\.\.")
 _TOKEN_SHOWN_CHARACTERS = 24
 _VARYING = re.compile(r"SHA256:\S+|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\d.,:]+( ?[KMGT]i?B)?|\S*-\S*\.\.\.")
-_ANSWERS = {r"\[Y/n\]:? ?": "y", r"\[y/N\]:? ?": "y"}
-_LONGEST_SECONDS = 400.0
+_ANSWERS = {r"\[[yY]/[nN]\]:? ?": "y", r"\[[^]\n]*\]: ": ""}
+_LONGEST_SECONDS = 200.0
 
 
 class Step(msgspec.Struct, frozen=True):
