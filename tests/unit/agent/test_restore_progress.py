@@ -8,6 +8,7 @@ import pytest
 
 from turku.agent.restore import result
 from turku.agent.restore.result import ProgressDisplay, RestoreProgress, RestoreResult
+from turku.core.cli.output import GuardedStream
 from turku.core.units import count_of
 
 WHOLE = RestoreResult("whole", "etc_1", Path("/srv/x"), files=5000, size_bytes=2**20, verified=5000, seconds=2.0)
@@ -69,3 +70,12 @@ def test_a_terminal_has_one_line_that_changes_and_ends(columns: int, monkeypatch
             display.show(progress(files, 10))
     whole = [result.progress_line(progress(files, 10))[: columns - 1] for files in (1, 2)]
     assert terminal.getvalue() == "".join(f"\r{line}\x1b[K" for line in whole) + "\n"
+
+
+def test_a_terminal_gets_the_control_characters_of_the_line_and_not_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", GuardedStream(terminal))
+    with closing(ProgressDisplay()) as display:
+        display.show(progress(50, 500))
+    assert terminal.getvalue().startswith("\rrestored 50 of 100 files")
+    assert terminal.getvalue().endswith("\x1b[K\n")

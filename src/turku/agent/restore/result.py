@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from turku.core.cli import output
 from turku.core.log import one_line
 from turku.core.units import count_of, size
 
@@ -141,7 +142,8 @@ class ProgressDisplay:
         """Show the progress."""
         if self._is_terminal:
             line = progress_line(progress)[: shutil.get_terminal_size().columns - 1]
-            print(f"\r{line}{_ERASE_REST}", end="", file=sys.stderr, flush=True)  # noqa: T201
+            # The line has no text from elsewhere, and the guard would show its control characters.
+            print(f"\r{line}{_ERASE_REST}", end="", file=output.unguarded(sys.stderr), flush=True)  # noqa: T201
             self._is_open = True
         elif time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()
