@@ -72,7 +72,9 @@ def test_a_terminal_has_one_line_that_changes_and_ends(columns: int, monkeypatch
     assert terminal.getvalue() == "".join(f"\r{line}\x1b[K" for line in whole) + "\n"
 
 
-def test_a_terminal_gets_the_control_characters_of_the_line_and_not_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_the_control_characters_of_the_line_and_not_their_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", GuardedStream(terminal))
     with closing(ProgressDisplay()) as display:

@@ -143,7 +143,7 @@ class ProgressDisplay:
         if self._is_terminal:
             line = progress_line(progress)[: shutil.get_terminal_size().columns - 1]
             # The line has no text from elsewhere, and the guard would show its control characters.
-            print(f"\r{line}{_ERASE_REST}", end="", file=output.unguarded(sys.stderr), flush=True)  # noqa: T201
+            print(f"\r{line}{_ERASE_REST}", end="", file=output.unguarded(sys.stderr), flush=True)
             self._is_open = True
         elif time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()
