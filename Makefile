@@ -42,8 +42,15 @@ test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(TEST_ARGUMENTS)
 
+# Ansible is large, so it has an environment of its own.
+ANSIBLE_STAMP := .cache/ansible/.installed
+$(ANSIBLE_STAMP): packaging/ansible/requirements.txt
+	@$(PYTHON) -m venv .cache/ansible
+	@.cache/ansible/bin/python -m pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
 HOST_TESTS ?= tests/hosts
-test-hosts: packages ## run the tests on hosts with systemd (Debian 12 and 13), as root
+test-hosts: packages $(ANSIBLE_STAMP) ## run the tests on hosts with systemd (Debian 12 and 13), as root
 	@packaging/host-roots.sh .cache/hosts
 	$(BIN)/python -m pytest --hosts -n 2 --dist loadgroup --timeout 900 $(HOST_TESTS) $(TEST_ARGUMENTS)
 
@@ -96,13 +103,6 @@ check-pythons: setup ## mypy and unit tests on Python 3.11 and 3.13
 
 reference: setup ## write the generated parts of docs/reference and examples
 	$(BIN)/python docs/reference/generate.py
-
-# Ansible is large, so it has an environment of its own.
-ANSIBLE_STAMP := .cache/ansible/.installed
-$(ANSIBLE_STAMP): packaging/ansible/requirements.txt
-	@$(PYTHON) -m venv .cache/ansible
-	@.cache/ansible/bin/python -m pip install --quiet --require-hashes --requirement $<
-	@touch $@
 
 ansible: $(ANSIBLE_STAMP) ## install Ansible, and lint the roles and the cloud-init example
 	@.cache/ansible/bin/yamllint --strict --config-file packaging/ansible/.yamllint packaging/ansible packaging/cloud-init
