@@ -19,6 +19,7 @@ from turku.core.cli.arguments import count, number
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command, CommandGroup, OneOf
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.units import count_of
 from turku.errors import UsageError
 from turku.protocol.certificate import Fingerprint
 from turku.protocol.join_token import JoinKind
@@ -172,7 +173,7 @@ COMMANDS = (
                             type=count(_MOST_USES),
                             metavar="N",
                             help="Registrations that it allows (default: "
-                            + ", ".join(f"{uses} {kind.value}s" for kind, uses in join_tokens.DEFAULT_USES.items())
+                            + ", ".join(count_of(uses, kind.value) for kind, uses in join_tokens.DEFAULT_USES.items())
                             + ").",
                         ),
                         Argument("--unlimited", action="store_true", help="Allow any number of registrations."),
