@@ -52,6 +52,7 @@ $(ANSIBLE_STAMP): packaging/ansible/requirements.txt
 HOST_TESTS ?= tests/hosts
 test-hosts: packages $(ANSIBLE_STAMP) ## run the tests on hosts with systemd (Debian 12 and 13), as root
 	@packaging/host-roots.sh .cache/hosts
+	@packaging/previous-packages.sh $(BIN)/python .cache/previous
 	$(BIN)/python -m pytest --hosts -n 2 --dist loadgroup --timeout 900 $(HOST_TESTS) $(TEST_ARGUMENTS)
 
 tutorial: packages ## follow the tutorial on hosts, and write into the page what its commands print
