@@ -17,12 +17,13 @@ def replaced(fleet: Fleet, directory: Path) -> Host:
 
 
 def backs_up(fleet: Fleet, coordinator: Host, content: str) -> None:
+    storage = fleet.storage
     coordinator.run("turku-api back-up-now web-0 etc")
     fleet.machine.run(f"echo {content} > /etc/written-later; systemctl start turku-agent-ping.service")
     snapshots = "/var/lib/turku-storage/machines/web-0/etc.snapshots"
-    assert fleet.storage.run(f"cat {snapshots}/latest/written-later").strip() == content
+    assert storage.run(f"cat {snapshots}/latest/written-later").strip() == content
     # One of the tutorial, and this one, which continues it.
-    assert int(fleet.storage.run(f"ls -d {snapshots}/etc_*[0-9a-f] | wc -l")) >= 2
+    assert int(storage.run(f"ls -d {snapshots}/etc_*[0-9a-f] | wc -l")) >= 2
 
 
 def test_a_copy_of_the_coordinator_goes_on_where_it_was(fleet: Fleet, tmp_path: Path) -> None:
@@ -49,6 +50,7 @@ def test_storages_bring_back_a_coordinator_of_which_there_is_no_copy(fleet: Flee
     fleet.storage.run(f"turku-storage setup {storage_token} --yes && turku-storage recover-coordinator")
     machine_token = next(word for word in said.split() if word.startswith("turku-machine-"))
     code = new.run("turku-api machine re-enrol web-0 --raw").split()[-1]
-    fleet.machine.run(f"turku-agent setup {machine_token} --re-enrol {code} --yes")
+    said = fleet.machine.run(f"turku-agent setup {machine_token} --re-enrol --yes <<< {code}", timeout_seconds=300)
+    assert "with its history" in said
     backs_up(fleet, new, "without a copy")
     new.run("turku-api recover --end")

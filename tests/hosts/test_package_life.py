@@ -57,14 +57,12 @@ def test_a_service_is_restarted_by_its_upgrade(fleet: Fleet, tmp_path: Path) -> 
 
 
 def test_a_backup_works_after_every_host_was_upgraded(fleet: Fleet, tmp_path: Path) -> None:
+    coordinator, storage = fleet.coordinator, fleet.storage
     for name in ("machine", "coordinator", "storage"):
-        upgrade(getattr(fleet, name), name, tmp_path / name)
-        fleet.coordinator.run("turku-api back-up-now web-0 etc")
-        fleet.storage  # noqa: B018  (booted)
+        upgrade(getattr(fleet, name), name, tmp_path / f"newer-{name}")
+        coordinator.run("turku-api back-up-now web-0 etc")
         fleet.machine.run(f"echo {name} > /etc/upgraded; systemctl start turku-agent-ping.service")
-        assert (
-            fleet.storage.run("cat /var/lib/turku-storage/machines/web-0/etc.snapshots/latest/upgraded").strip() == name
-        )
+        assert storage.run("cat /var/lib/turku-storage/machines/web-0/etc.snapshots/latest/upgraded").strip() == name
     fleet.machine.run("turku-agent restore etc /etc/upgraded")
 
 

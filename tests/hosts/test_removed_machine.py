@@ -6,7 +6,7 @@ from tests.hosts.fleet import Fleet
 def test_a_removed_machine_does_not_come_back_by_its_timer(fleet: Fleet) -> None:
     coordinator, machine, storage = fleet.coordinator, fleet.machine, fleet.storage
     coordinator.refused("turku-api machine remove web-0 < /dev/null")
-    coordinator.run("turku-api machine remove web-0 --history keep --yes")
+    coordinator.run("turku-api machine remove web-0 --history keep")
     machine.run("systemctl start turku-agent-ping.service turku-update-config.service || true")
     assert "web-0" not in coordinator.run("turku-api machine list")
     assert "removed" in machine.refused("turku-update-config")

@@ -11,7 +11,8 @@ FILES = "find /etc /usr/local /var/lib/turku-* -xdev -type f -not -name '*.sqlit
 @pytest.mark.parametrize("name", SETUPS)
 def test_setup_again_changes_nothing(fleet: Fleet, name: str) -> None:
     host: Host = getattr(fleet, name)
-    _ = fleet.coordinator
+    # A machine asks both whether it is backed up.
+    _ = fleet.coordinator, fleet.storage
     before = host.run(FILES)
     said = host.run(f"{SETUPS[name]} setup --yes")
     assert "[1/" not in said, said

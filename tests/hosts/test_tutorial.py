@@ -34,8 +34,8 @@ def test_the_page_shows_what_the_commands_print(template: Followed, request: pyt
         tutorial.PAGE.write_text(tutorial.written(tutorial.PAGE.read_text(), template.steps))
     shown = list(tutorial.steps(tutorial.PAGE.read_text()))
     differing = [
-        (step.command, now.output)
+        f"{step.host}# {step.command}\n{tutorial.difference(step, now)}"
         for step, now in zip(shown, template.steps, strict=True)
-        if not tutorial.shows(step, now)
+        if tutorial.difference(step, now)
     ]
-    assert not differing, "run `make tutorial`, which writes the page anew"
+    assert not differing, "\n".join(("run `make tutorial`, which writes the page anew", *differing))

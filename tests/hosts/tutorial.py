@@ -3,6 +3,7 @@
 ``make tutorial`` writes what they printed back into the page.
 """
 
+import difflib
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,10 @@ _STEP = re.compile(rf"^({'|'.join(HOSTS)})# (.+)$")
 _TOKEN = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]{40,}")
 _SHORTENED = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]*\.\.\.")
 _TOKEN_SHOWN_CHARACTERS = 24
-_VARYING = re.compile(r"SHA256:\S+|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\d.,:]+( ?[KMGT]i?B)?|\S*-\S*\.\.\.")
+_VARYING = re.compile(
+    r"SHA256:\S+|password \S+|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\w+_\d{8}-\d{6}_[0-9a-f]{4}(\.json)?"
+    r"|turku-(machine|storage)-\S+|[\d.,:]+( ?[KMGT]i?B)?|\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) | (s|min|h|d)\b|ago|\ba moment\b"
+)
 _ANSWERS = {r"\[[yY]/[nN]\]:? ?": "y", r"\[[^]\n]*\]: ": ""}
 _LONGEST_SECONDS = 200.0
 
@@ -118,11 +122,11 @@ def written(page: str, run: Sequence[Step]) -> str:
     return page
 
 
-def shows(step: Step, run: Step) -> bool:
-    """Return True if the page shows what a run printed, but for numbers, ids, times and repeated lines."""
-    return _essence(step.output) == _essence(run.output)
+def difference(step: Step, run: Step) -> str:
+    """Return the lines that only the page or only a run has, but for numbers, ids, times and repeated lines."""
+    return "\n".join(line for line in difflib.ndiff(_essence(step.output), _essence(run.output)) if line[0] in "+-")
 
 
 def _essence(lines: Iterable[str]) -> list[str]:
-    """Return the different lines without what differs from run to run."""
-    return list(dict.fromkeys(_VARYING.sub("#", line).strip() for line in lines))
+    """Return the different lines without what differs from run to run, such as the order of sources."""
+    return sorted({" ".join(_VARYING.sub("#", line).split()) for line in lines})

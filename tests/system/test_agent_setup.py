@@ -89,7 +89,7 @@ class SetUp:
                     }
                 )
             )
-            self.said += host_setup._register(self.place, choices.token)
+            self.said += host_setup._register(self.place, choices.token, None)
 
         made = plan.plan(self.host, chosen, ETC, register)
         return made.carry_out(self.said.append, is_dry_run=is_dry_run, is_confirmed=True)

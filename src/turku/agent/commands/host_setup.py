@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from turku.agent import registration
+from turku.agent.commands.registration import typed_code
 from turku.agent.config import loading
 from turku.agent.config.model import DEFAULT_VAR_DIR
+from turku.agent.identity import rotation
 from turku.agent.setup import config_files, state_owner
 from turku.agent.setup.config_files import DEFAULT_FREQUENCY, DEFAULT_RETENTION, MachineChoices
 from turku.agent.setup.first_backup import FirstBackup
@@ -41,14 +43,21 @@ def set_up(options: argparse.Namespace) -> int:
     token = _token(options.join)
     require_programs(host)
     chosen = config_files.configuration(_choices(options, token), host, place)
+    code = typed_code() if options.re_enrol and not options.dry_run else None
     refused: list[str] = []
-    made = plan(host, chosen, place, lambda: refused.extend(_register(place, token)))
+    made = plan(host, chosen, place, lambda: refused.extend(_register(place, token, code)), comes_back=options.re_enrol)
     if not made.carry_out(say, is_dry_run=options.dry_run, is_confirmed=options.yes):
         return 0 if options.dry_run else EXIT_NOT_DONE
     for line in refused:
         say(line)
     say("")
-    is_backed_up = FirstBackup(loading.load(place), host, say).make()
+    loaded = loading.load(place)
+    if options.re_enrol:
+        say(f"This machine is {loaded.identity.machine_uuid}, with its history. See it with: turku-agent snapshots")
+    if not chosen.declared:
+        say("It has no source yet. When a restore has brought sources.d back, run: turku-update-config")
+        return 0
+    is_backed_up = FirstBackup(loaded, host, say).make()
     return 0 if is_backed_up and not refused else EXIT_NOT_DONE
 
 
@@ -81,12 +90,21 @@ def _choices(options: argparse.Namespace, token: JoinToken | None) -> MachineCho
         retention=options.retention,
         names={"unit_name": options.unit, "service_name": options.service, "environment_name": options.environment},
         accept_profiles=options.accept_profiles or (),
+        comes_back=options.re_enrol,
     )
 
 
-def _register(place: Path, token: JoinToken | None) -> list[str]:
-    """Register with the token's secret, which is in no file and no message. Return lines on refused sources."""
+def _register(place: Path, token: JoinToken | None, code: str | None) -> list[str]:
+    """Register with the token's secret, which is in no file and no message. Return lines on refused sources.
+
+    With the code of an operator, the machine becomes the one that the code is for.
+    """
     loaded = loading.load(place)
+    if code is not None:
+        loaded = rotation.re_enrol(loaded, code)
+        if not loaded.sources:
+            # They come back with the restore, and must not count as withdrawn.
+            return []
     if token is not None:
         loaded = with_values(loaded, api_auth=token.secret, api_auth_name=None, api_auth_secret=None)
     try:
@@ -158,6 +176,12 @@ COMMANDS = (
                 type=Path,
                 metavar="PATH",
                 help="Also back up directories below PATH that the coordinator proposes. Can be repeated.",
+            ),
+            Argument(
+                "--re-enrol",
+                action="store_true",
+                help="Become a machine that is lost, with its history. Asks for the code of 'turku-api machine "
+                "re-enrol' on the coordinator.",
             ),
             common.DRY_RUN,
             common.YES,

@@ -36,7 +36,7 @@ def rotate_keys(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> i
 
 def re_enrol(options: argparse.Namespace, before: AgentConfig, say: Say) -> int:
     """Exchange the code for the old identity."""
-    agent = rotation.re_enrol(before, options.code or _typed_code())
+    agent = rotation.re_enrol(before, options.code or typed_code())
     if before.identity.machine_uuid not in (None, agent.identity.machine_uuid):
         say(f"This machine was {before.identity.machine_uuid}; remove that one at the coordinator.")
     say(f"This machine is {agent.identity.machine_uuid}, with its history.")
@@ -44,7 +44,7 @@ def re_enrol(options: argparse.Namespace, before: AgentConfig, say: Say) -> int:
     return 0
 
 
-def _typed_code() -> str:
+def typed_code() -> str:
     """Return the code from the terminal, unseen, or from standard input. Raises UsageError."""
     if sys.stdin is not None and sys.stdin.isatty():
         import getpass

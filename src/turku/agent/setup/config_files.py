@@ -32,6 +32,8 @@ class MachineChoices:
     names: Mapping[str, str | None] = field(default_factory=dict)
     """Values of ``unit_name``, ``service_name`` and ``environment_name``."""
     accept_profiles: Sequence[Path] = ()
+    comes_back: bool = False
+    """True for a machine that takes the identity of a lost one. Its sources may come back with a restore."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def configuration(choices: MachineChoices, host: Host, config_dir: Path) -> Mach
             hint="on the coordinator: turku-api join-token create machine",
         )
     known = directory.read_directories([place / "sources.d"]).content
-    if not choices.sources and not known and not merged.get("accept_profiles"):
+    if not choices.sources and not known and not merged.get("accept_profiles") and not choices.comes_back:
         raise UsageError("a source is needed, a directory that is backed up", hint="--source etc=/etc")
     sources = {name: _options(choices, name, path, known) for name, path in choices.sources.items()}
     for name, options in sources.items():

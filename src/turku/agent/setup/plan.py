@@ -52,14 +52,17 @@ class MachineRegistrationStep(Step):
     digest: str
     """Digest of the configuration that is sent."""
     register: Callable[[], None]
+    comes_back: bool = False
+    """True for a machine that takes the identity of a lost one, whatever it was registered as."""
 
     @property
     def title(self) -> str:  # type: ignore[override]  # computed, not stored
-        return f"make this machine's identity and key, and register at the coordinator, {self.address}"
+        what = "take the identity of a lost machine" if self.comes_back else "make this machine's identity and key"
+        return f"{what}, and register at the coordinator, {self.address}"
 
     def find(self, host: Host, record: Record) -> Finding:  # noqa: ARG002  (only the record knows)
         made = record.find(Kind.REGISTRATION, self.address)
-        if made is None:
+        if made is None or self.comes_back:
             return Finding(State.NEEDED)
         return DONE if made.digest == self.digest else Finding(State.NEEDED, "the configuration changed")
 
@@ -68,7 +71,9 @@ class MachineRegistrationStep(Step):
         record.add(Made(Kind.REGISTRATION, self.address, self.digest))
 
 
-def plan(host: Host, chosen: MachineFiles, config_dir: Path, register: Callable[[], None]) -> Plan:
+def plan(
+    host: Host, chosen: MachineFiles, config_dir: Path, register: Callable[[], None], *, comes_back: bool = False
+) -> Plan:
     """Return the plan. ``register`` registers the machine with the configuration that is then written."""
     digest = digest_of(durable.json_bytes([chosen.content, chosen.declared]))
     steps: list[Step] = [
@@ -77,7 +82,7 @@ def plan(host: Host, chosen: MachineFiles, config_dir: Path, register: Callable[
         *directory_steps(PACKAGE, host, PROGRAM),
         state_owner.step(Path(DEFAULT_VAR_DIR), agent_user()),
         *chosen.steps(config_dir),
-        MachineRegistrationStep(chosen.api_url, digest, register),
+        MachineRegistrationStep(chosen.api_url, digest, register, comes_back),
         *_periodic_steps(host),
     ]
     return Plan(PROGRAM, steps, host)

@@ -12,7 +12,7 @@ from turku.core.setup.host import Host
 from turku.core.setup.host_files import HostFile, all_of
 from turku.core.setup.plan import Plan
 from turku.core.setup.programs import program_steps
-from turku.core.setup.record import Kind, Made, Record
+from turku.core.setup.record import Kind, Made, Record, digest_of
 from turku.core.setup.step import DONE, Action, Finding, State, Step, host_file_step, make_directory
 from turku.core.setup.units import UnitsStep
 from turku.errors import ConfigurationError
@@ -54,6 +54,8 @@ class RegistrationStep(Step):
     """The registration of this storage at the coordinator, which also marks the volumes and admits machines."""
 
     address: str
+    digest: str
+    """Digest of the configuration. The coordinator of another one, at the same address, does not know this storage."""
     register: Callable[[], None]
 
     @property
@@ -61,11 +63,14 @@ class RegistrationStep(Step):
         return f"register at the coordinator, {self.address}"
 
     def find(self, host: Host, record: Record) -> Finding:  # noqa: ARG002  (only the record knows)
-        return DONE if record.find(Kind.REGISTRATION, self.address) else Finding(State.NEEDED)
+        made = record.find(Kind.REGISTRATION, self.address)
+        if made is None:
+            return Finding(State.NEEDED)
+        return DONE if made.digest == self.digest else Finding(State.NEEDED, "the configuration changed")
 
     def apply(self, host: Host, record: Record) -> None:  # noqa: ARG002  (the coordinator is elsewhere)
         self.register()
-        record.add(Made(Kind.REGISTRATION, self.address))
+        record.add(Made(Kind.REGISTRATION, self.address, self.digest))
 
 
 def plan(host: Host, chosen: Configuration, config_dir: Path, register: Callable[[], None]) -> Plan:
@@ -78,7 +83,7 @@ def plan(host: Host, chosen: Configuration, config_dir: Path, register: Callable
         *(_volume_step(choice) for choice in chosen.volumes),
         *snippets.steps(host, PROGRAM, user=user),
         chosen.step(config_dir),
-        RegistrationStep(chosen.merged["api_url"], register),
+        RegistrationStep(chosen.merged["api_url"], digest_of(durable.json_bytes(chosen.merged)), register),
         *_periodic_steps(host),
     ]
     return Plan(PROGRAM, steps, host)
