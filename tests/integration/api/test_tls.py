@@ -114,8 +114,22 @@ def stay_after_an_answer(coordinator: TlsCoordinator, stack: ExitStack) -> None:
     connection.sendall(b"POST /v1/hea")
 
 
+def begin_behind_a_whole_request(coordinator: TlsCoordinator, stack: ExitStack) -> None:
+    head = b"POST /v1/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+    stack.enter_context(coordinator.secured()).sendall(head + b"2\r\n\r\n{}" + head + b"1000\r\n\r\n{")
+
+
 @pytest.mark.parametrize(
-    "begin", [begin_nothing, begin_handshake, begin_headers, begin_body, begin_chunks, stay_after_an_answer]
+    "begin",
+    [
+        begin_nothing,
+        begin_handshake,
+        begin_headers,
+        begin_body,
+        begin_chunks,
+        stay_after_an_answer,
+        begin_behind_a_whole_request,
+    ],
 )
 def test_clients_that_never_finish_keep_nobody_waiting(
     coordinator: TlsCoordinator, machine: V1Machine, begin: Callable[[TlsCoordinator, ExitStack], None]

@@ -44,6 +44,15 @@ class BoundedSocket(ssl.SSLSocket):
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "the client does not read its answer") from None
 
+    def recv(self, buflen: int = _CHUNK_BYTES, flags: int = 0) -> bytes:
+        """Read what is there. A thread, whose socket may wait, got its whole request and has nothing to wait for.
+
+        It would wait for the rest of a request that a client began to send behind another one.
+        """
+        if self.gettimeout() != 0.0:
+            raise ConnectionResetError(errno.ECONNRESET, "the next request did not arrive whole")
+        return super().recv(buflen, flags)
+
 
 class TlsConnection(TConn):  # type: ignore[misc]
     """A connection whose request is read before a thread sees it."""
