@@ -15,9 +15,10 @@ from turku.api.commands import host_setup
 from turku.api.configuration import environment, service_user
 from turku.api.configuration.setup import account, answers, health_call, plan
 from turku.api.configuration.setup.answers import Answers, Given, TlsWay
+from turku.core.cli import person
 from turku.core.command import CompletedProgram
 from turku.core.secret import Secret
-from turku.core.setup import person, teardown
+from turku.core.setup import teardown
 from turku.core.setup.host import Host
 from turku.errors import CommandFailed, ConfigurationError, UsageError
 

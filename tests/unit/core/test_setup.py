@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from turku.core.cli import person
 from turku.core.command import CompletedProgram
-from turku.core.setup import host_files, person, teardown
+from turku.core.setup import host_files, teardown
 from turku.core.setup.accounts import user_steps
 from turku.core.setup.directories import DirectoryStep
 from turku.core.setup.host import Host
@@ -138,7 +139,7 @@ def test_a_file_that_others_can_read_gets_its_mode_again(host: Host) -> None:
 def test_a_dry_run_and_a_no_change_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tree(host.root)
     assert set_up(host, file_step(), is_dry_run=True)[-1] == "Nothing was changed."
-    monkeypatch.setattr(person, "says_yes", lambda question, hint: False)
+    monkeypatch.setattr(person, "says_yes", lambda question: False)
     assert set_up(host, file_step(), is_confirmed=False)[-1] == "Nothing was changed."
     assert tree(host.root) == before
 

@@ -22,14 +22,13 @@ from turku.core.cli.program import Argument, Command
 from turku.core.configuration.declaration import with_values
 from turku.core.setup import teardown
 from turku.core.setup.host import Host
-from turku.core.setup.plan import require_root
+from turku.core.setup.plan import EXIT_NOT_DONE, require_root
 from turku.errors import InvalidValue, TurkuError
 from turku.protocol import join_token
 from turku.protocol.join_token import JoinKind, JoinToken
 
 _LONGEST_LINE = 64 * 1024
 _PRIVATE_UMASK = 0o077
-EXIT_NOT_DONE = 1
 
 
 def set_up(options: argparse.Namespace) -> int:
@@ -189,19 +188,7 @@ COMMANDS = (
         "It shows the steps, asks once, waits until a storage lets this machine in, and makes the first backup. Run it "
         "again to finish an interrupted run, to install files of a newer version, or to add a source. What was edited "
         "by hand stays as it is.",
-        exit_codes={0: "This machine is set up.", 1: "Nothing was done, or a source is not backed up."},
+        exit_codes={0: "This machine is set up.", EXIT_NOT_DONE: "Nothing was done, or a source is not backed up."},
     ),
-    Command(
-        "teardown",
-        "Undo what setup made on this host. Its history, and its identity, stay.",
-        tear_down,
-        (
-            ("Show what would be removed:", "{prog} --dry-run"),
-            ("Undo the setup:", "{prog}"),
-            ("Undo it without a question:", "{prog} --yes"),
-        ),
-        (common.DRY_RUN, common.YES),
-        "Files that were edited since are kept and named.",
-        exit_codes={1: "Nothing was done."},
-    ),
+    teardown.command("Undo what setup made on this host. Its history, and its identity, stay.", tear_down),
 )

@@ -10,6 +10,7 @@ from turku.agent.config.model import AgentConfig
 from turku.agent.identity import rotation
 from turku.core import log
 from turku.core.cli import options as common
+from turku.core.cli import person
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.errors import UsageError
@@ -46,10 +47,8 @@ def re_enrol(options: argparse.Namespace, before: AgentConfig, say: Say) -> int:
 
 def typed_code() -> str:
     """Return the code from the terminal, unseen, or from standard input. Raises UsageError."""
-    if sys.stdin is not None and sys.stdin.isatty():
-        import getpass
-
-        code = getpass.getpass("Code: ").strip()
+    if person.is_there():
+        code = person.secret("Code").reveal().strip()
     else:
         code = sys.stdin.readline(4096).strip() if sys.stdin is not None else ""
     if not code:

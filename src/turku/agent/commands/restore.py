@@ -17,6 +17,7 @@ from turku.agent.restore.result import ProgressDisplay, RestoreResult
 from turku.agent.state import staging_records
 from turku.browse.arguments import snapshot_choice
 from turku.core.cli import options as common
+from turku.core.cli import person
 from turku.core.cli.listing import Say, iso_moment
 from turku.core.cli.program import Argument, Command, OneOf
 from turku.core.log import one_line
@@ -115,7 +116,7 @@ def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
         return True
     if plan.is_target_empty and not options.in_place and not options.delete:
         # Nothing is lost by it, so a script goes on without an answer.
-        return not plan.remarks or not _has_person() or _says_yes("Restore from this snapshot all the same?")
+        return not plan.remarks or not person.is_there() or person.says_yes("Restore from this snapshot all the same?")
     _require_person()
     does = {
         "never": "Files that are there stay as they are.",
@@ -123,27 +124,12 @@ def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
         "always": "Files that are there and differ are replaced.",
     }[options.overwrite]
     removes = " What the snapshot does not have is REMOVED." if options.delete else ""
-    return _says_yes(f"{does}{removes} Go on?")
-
-
-def _says_yes(question: str) -> bool:
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
-    answer = sys.stdin.readline()
-    if not answer:
-        print(file=sys.stderr)  # noqa: T201
-    return answer.strip().lower() in ("y", "yes")
-
-
-def _has_person() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
+    return person.says_yes(f"{does}{removes} Go on?")
 
 
 def _require_person() -> None:
-    if not _has_person():
-        raise UsageError(
-            "files that are there could be replaced, and nobody can be asked",
-            hint="--yes says that it is meant; --dry-run shows what would be done",
-        )
+    if not person.is_there():
+        raise UsageError("files that are there could be replaced, and nobody can be asked", hint=person.YES_HINT)
 
 
 def _print_result(outcome: RestoreResult, say: Say, hint: str) -> int:

@@ -23,13 +23,14 @@ from turku.api.configuration.setup.plan import (
     settings_step,
 )
 from turku.core.cli import options as common
+from turku.core.cli import person
 from turku.core.cli.arguments import count
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.secret import Secret, generate_secret
-from turku.core.setup import person, teardown
+from turku.core.setup import teardown
 from turku.core.setup.host import Host
-from turku.core.setup.plan import require_root
+from turku.core.setup.plan import EXIT_NOT_DONE, require_root
 from turku.core.setup.record import Kind, Made, Record
 from turku.core.setup.step import State
 from turku.errors import UsageError
@@ -38,7 +39,6 @@ _ADMIN: Final = "admin"
 _PASSWORD_LENGTH: Final = 20
 _LONGEST_LINE: Final = 4096
 _WAYS: Final = ("generate", "ask", "stdin")
-_NOT_DONE: Final = 1
 
 
 def set_up(options: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def set_up(options: argparse.Namespace) -> int:
     )
     made = plan(host, answers, first, earlier)
     if not made.carry_out(say, is_dry_run=options.dry_run, is_confirmed=options.yes):
-        return 0 if options.dry_run else _NOT_DONE
+        return 0 if options.dry_run else EXIT_NOT_DONE
     if not options.dry_run:
         _conclude(host, answers, say)
     return 0
@@ -77,7 +77,7 @@ def tear_down(options: argparse.Namespace) -> int:
     is_done = teardown.tear_down(
         PROGRAM, Host(), print, stays=stays, is_dry_run=options.dry_run, is_confirmed=options.yes
     )
-    return 0 if is_done or options.dry_run else _NOT_DONE
+    return 0 if is_done or options.dry_run else EXIT_NOT_DONE
 
 
 def _refuse_to_change_edited_settings(host: Host, answers: Answers, earlier: Mapping[str, str]) -> None:
@@ -213,19 +213,7 @@ COMMANDS = (
         ),
         "It shows the steps, asks once, waits until the service answers, and prints the lines that set up a storage "
         "and machines. Run it again to finish an interrupted run, to change a setting, or after an upgrade.",
-        exit_codes={1: "Nothing was done."},
+        exit_codes={EXIT_NOT_DONE: "Nothing was done."},
     ),
-    Command(
-        "teardown",
-        "Undo what setup made on this host. The database and the keys stay.",
-        tear_down,
-        (
-            ("Show what would be removed:", "{prog} --dry-run"),
-            ("Undo the setup:", "{prog}"),
-            ("Undo it without a question:", "{prog} --yes"),
-        ),
-        (common.DRY_RUN, common.YES),
-        "Files that were edited since are kept and named.",
-        exit_codes={1: "Nothing was done."},
-    ),
+    teardown.command("Undo what setup made on this host. The database and the keys stay.", tear_down),
 )

@@ -13,6 +13,7 @@ from turku.api.backups.profiles import changes, document, preview
 from turku.api.backups.profiles.models import MachineProfile
 from turku.api.backups.profiles.outcome import outcome_of
 from turku.api.backups.profiles.preview import ProfilePreview
+from turku.api.commands.fleet import questions
 from turku.api.commands.setup import configured
 from turku.core.cli import listing as table
 from turku.core.cli import options as common
@@ -69,8 +70,7 @@ def _set(options: argparse.Namespace, say: Say) -> int:
     profile = _read(options.file)
     effect = preview.of_change(profile)
     _say_effect(effect, say)
-    if not options.yes and not _is_meant(f"Save profile {profile.name}?", is_asked=options.file != "-"):
-        return 1
+    questions.require_approval(f"Save profile {profile.name}?", is_given=options.yes)
     changes.save(profile, effect, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
     say(f"Profile {profile.name} is saved. Machines that accept profiles take it at their next checkin.")
     return 0
@@ -79,22 +79,13 @@ def _set(options: argparse.Namespace, say: Say) -> int:
 def _remove(options: argparse.Namespace, say: Say) -> int:
     profile = _named(options.profile)
     _say_effect(preview.of_removal(profile), say)
-    if not options.yes and not _is_meant(f"Remove profile {profile.name}?", is_asked=True):
-        return 1
+    questions.require_approval(f"Remove profile {profile.name}?", is_given=options.yes)
     changes.remove(profile, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
     say(
         f"Profile {profile.name} is removed. Its sources are withdrawn at the next checkin of each machine. Their "
         "history stays, and health names them until you confirm it: turku-api machine confirm-withdrawal"
     )
     return 0
-
-
-def _is_meant(question: str, *, is_asked: bool) -> bool:
-    """Return the answer of the person at the terminal. Raises UsageError where nobody can be asked."""
-    if not is_asked or not sys.stdin.isatty():
-        raise UsageError("nobody can be asked here", hint="--yes says that it is meant")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _say_effect(effect: ProfilePreview, say: Say) -> None:

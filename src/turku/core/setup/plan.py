@@ -2,21 +2,20 @@
 
 import os
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from turku.core import lock
+from turku.core.cli import person
 from turku.core.cli.arguments import help_width
-from turku.core.setup import person
+from turku.core.cli.listing import Say
 from turku.core.setup.host import Host
 from turku.core.setup.record import DIRECTORY, Record
 from turku.core.setup.step import Finding, State, Step
 from turku.errors import UsageError
 
-Say = Callable[[str], None]
-_YES_HINT: Final = "--yes does it without asking, and --dry-run only shows it"
+EXIT_NOT_DONE: Final = 1
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ class Plan:
         if is_dry_run:
             say("Nothing was changed.")
             return False
-        if not is_confirmed and not person.says_yes("Do this?", hint=_YES_HINT):
+        if not is_confirmed and not person.says_yes("Do this?"):
             say("Nothing was changed.")
             return False
-        with _alone(self.host, self.program):
+        with lock.exclusive(self.host.path(DIRECTORY), self.program):
             for number, (step, _found) in enumerate(needed, 1):
                 step.apply(self.host, record)
                 say(f"[{number}/{len(needed)}] done: {step.title}")
@@ -69,12 +68,6 @@ def require_root() -> None:
     """Raise UsageError for anybody but root, who alone can set a host up."""
     if os.geteuid() != 0:
         raise UsageError("only root can set a host up", hint="use sudo or log in as root")
-
-
-@contextmanager
-def _alone(host: Host, program: str) -> Iterator[None]:
-    with lock.exclusive(host.path(DIRECTORY), program):
-        yield
 
 
 def _item(mark: str, text: str, reason: str, say: Say) -> None:

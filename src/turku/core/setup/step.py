@@ -17,8 +17,6 @@ from turku.core.setup.record import Kind, Made, Record, Reload, digest_of
 from turku.core.setup.services import reload_services
 from turku.errors import ConfigurationError, DurableWriteFailed, TurkuError
 
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-
 
 class State(Enum):
     """The state of a step on a host."""

@@ -1,16 +1,20 @@
 """The undoing of a setup, by the record of what it made."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from turku.core import durable
-from turku.core.setup import person, services
+from turku.core.cli import options as common
+from turku.core.cli import person
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Command, Run
+from turku.core.setup import services
 from turku.core.setup.host import Host
 from turku.core.setup.host_files import LIMIT_BYTES
+from turku.core.setup.plan import EXIT_NOT_DONE
 from turku.core.setup.record import Kind, Made, Record, Reload
 from turku.errors import CommandFailed
 
-Say = Callable[[str], None]
 _ORDER = (Kind.UNIT, Kind.FILE, Kind.LINK, Kind.DIRECTORY, Kind.USER, Kind.REGISTRATION, Kind.DATA)
 _UNDOING = {
     Kind.UNIT: "stop and disable {}",
@@ -20,7 +24,6 @@ _UNDOING = {
     Kind.USER: "remove the user {}",
     Kind.REGISTRATION: "forget that this host is registered with {}, which goes on knowing it",
 }
-_YES_HINT = "--yes does it without asking, and --dry-run only shows it"
 
 
 def tear_down(
@@ -54,7 +57,7 @@ def tear_down(
         say(f"  stays: {sentence}")
     if not made:
         return True
-    if is_dry_run or not (is_confirmed or person.says_yes("Do this?", hint=_YES_HINT)):
+    if is_dry_run or not (is_confirmed or person.says_yes("Do this?")):
         say("Nothing was changed.")
         return False
     for each in made:
@@ -64,6 +67,23 @@ def tear_down(
         record.remove(each)
     say(f"{program} is not set up any more.")
     return True
+
+
+def command(summary: str, run: Run) -> Command:
+    """Return the command ``teardown`` of a program."""
+    return Command(
+        "teardown",
+        summary,
+        run,
+        (
+            ("Show what would be removed:", "{prog} --dry-run"),
+            ("Undo the setup:", "{prog}"),
+            ("Undo it without a question:", "{prog} --yes"),
+        ),
+        (common.DRY_RUN, common.YES),
+        "Files that were edited since are kept and named.",
+        exit_codes={EXIT_NOT_DONE: "Nothing was done."},
+    )
 
 
 def _reason_to_keep(host: Host, made: Made) -> str:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from turku.core import log
 from turku.core.cli import options as common
+from turku.core.cli import person
 from turku.core.cli.arguments import count
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.configuration import directory
 from turku.core.configuration.declaration import with_values
-from turku.core.setup import person, teardown
+from turku.core.setup import teardown
 from turku.core.setup.host import Host
-from turku.core.setup.plan import require_root
+from turku.core.setup.plan import EXIT_NOT_DONE, require_root
 from turku.core.setup.record import Kind, Record
 from turku.errors import CommandFailed, TurkuError, UsageError
 from turku.protocol import join_token
@@ -37,7 +38,6 @@ from turku.storage.setup.volume_choice import VolumeChoice
 
 _LONGEST_LINE = 64 * 1024
 _SSHD_PORT = 22
-EXIT_NOT_DONE = 1
 
 
 def set_up(options: argparse.Namespace) -> int:
@@ -46,9 +46,6 @@ def set_up(options: argparse.Namespace) -> int:
     os.umask(PRIVATE_UMASK)
     # The steps say what is done.
     log.set_up(PROGRAM, debug=options.debug, level=logging.WARNING)
-    if not options.debug:
-        # The list of steps says what was done.
-        logging.getLogger().setLevel(logging.WARNING)
     say: Say = partial(print, flush=True)
     host = Host()
     token = _token(options.join)
@@ -204,19 +201,9 @@ COMMANDS = (
         ),
         "It shows the steps and asks once. Run it again to finish an interrupted run, to install files of a newer "
         "version, or to add a volume. What was edited by hand stays as it is.",
-        exit_codes={1: "Nothing was done, or a problem is left."},
+        exit_codes={EXIT_NOT_DONE: "Nothing was done, or a problem is left."},
     ),
-    Command(
-        "teardown",
-        "Undo what setup made on this host. Volumes, snapshots and this storage's identity stay.",
-        tear_down,
-        (
-            ("Show what would be removed:", "{prog} --dry-run"),
-            ("Undo the setup:", "{prog}"),
-            ("Undo it without a question:", "{prog} --yes"),
-        ),
-        (common.DRY_RUN, common.YES),
-        "Files that were edited since are kept and named.",
-        exit_codes={1: "Nothing was done."},
+    teardown.command(
+        "Undo what setup made on this host. Volumes, snapshots and this storage's identity stay.", tear_down
     ),
 )

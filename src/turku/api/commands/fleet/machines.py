@@ -19,7 +19,7 @@ from turku.api.fleet.named_storage import named_storage
 from turku.api.fleet.search import matching_machines
 from turku.api.status import fleet_marks, reasons, source_marks
 from turku.api.status.marks import Mark, has_mark
-from turku.core.cli import listing
+from turku.core.cli import listing, person
 from turku.core.cli import options as common
 from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
@@ -171,12 +171,12 @@ def _remove(options: argparse.Namespace, say: Say) -> int:
     places = " and ".join(dict.fromkeys(str(each) for each in storages if each is not None)) or "no storage"
     text = options.history
     if text is None:
-        if not questions.has_person():
+        if not person.is_there():
             raise UsageError(
                 f"what is to become of the history of machine {machine}, on {places}?",
                 hint=f"--history {questions.FATES}",
             )
-        text = questions.answer(f"Machine {machine} ({machine.uuid}), history on {places}: {questions.FATES}?")
+        text = person.answer(f"Machine {machine} ({machine.uuid}), history on {places}: {questions.FATES}?")
     keep_until = questions.end_of_history(text, now=now)
     histories = removal.remove_machine(machine, keep_until, actor=log.COMMAND_LINE, now=now)
     say(f"Machine {machine} ({machine.uuid}) is removed. It is refused when it comes back.")

@@ -1,11 +1,11 @@
 """Questions to an operator, and options that answer them: the fate of a history, and approval."""
 
 import re
-import sys
 from datetime import datetime, timedelta
 
 from django.utils import timezone
 
+from turku.core.cli import person
 from turku.core.log import one_line
 from turku.errors import InvalidValue, UsageError
 from turku.policy.timing import moments
@@ -42,22 +42,7 @@ def end_of_history(text: str, *, now: datetime) -> datetime | None:
     return day_ahead(re.sub(r"\Akeep-until[ =:]*", "", word), now=now)
 
 
-def has_person() -> bool:
-    """Return True if somebody sits at a terminal who can be asked."""
-    return sys.stdin is not None and sys.stdin.isatty()
-
-
-def answer(question: str) -> str:
-    """Return the answer of the person at the terminal."""
-    print(f"{question} ", end="", file=sys.stderr, flush=True)  # noqa: T201
-    return sys.stdin.readline().strip()
-
-
 def require_approval(question: str, *, is_given: bool) -> None:
     """Raise UsageError unless approval is given by option, or by the person at the terminal."""
-    if is_given:
-        return
-    if not has_person():
-        raise UsageError("nobody can be asked", hint="--yes says that it is meant; --dry-run shows what would be done")
-    if answer(f"{question} [y/N]").lower() not in ("y", "yes"):
+    if not is_given and not person.says_yes(question):
         raise UsageError("nothing was changed")

@@ -11,8 +11,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from turku.api.configuration import environment
 from turku.core import durable
+from turku.core.cli import person
 from turku.core.secret import Secret
-from turku.core.setup import person
 from turku.core.setup.host import Host
 from turku.errors import ConfigurationError, UsageError
 

@@ -5,22 +5,24 @@ import sys
 from turku.core.secret import Secret
 from turku.errors import UsageError
 
+YES_HINT = "--yes does it without asking, and --dry-run shows what would be done"
+
 
 def is_there() -> bool:
     """Return True if somebody can be asked."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def says_yes(question: str, *, hint: str) -> bool:
+def says_yes(question: str, *, hint: str = YES_HINT) -> bool:
     """Return the answer to a question of yes or no, which is no by default. Raises UsageError if nobody is there."""
     if not is_there():
         raise UsageError(f"nobody can be asked: {question}", hint=hint)
-    return _answer(f"{question} [y/N] ").lower() in ("y", "yes")
+    return answer(f"{question} [y/N]").lower() in ("y", "yes")
 
 
 def text(question: str, default: str) -> str:
     """Return an answer, or the default if it is empty or nobody is there."""
-    return (_answer(f"{question} [{default}]: ") or default) if is_there() else default
+    return (answer(f"{question} [{default}]:") or default) if is_there() else default
 
 
 def secret(question: str) -> Secret:
@@ -32,9 +34,10 @@ def secret(question: str) -> Secret:
     return Secret(getpass.getpass(f"{question}: "))
 
 
-def _answer(question: str) -> str:
-    print(question, end="", file=sys.stderr, flush=True)  # noqa: T201
-    answer = sys.stdin.readline()
-    if not answer:
+def answer(question: str) -> str:
+    """Return the line that is typed, which is empty at the end of input."""
+    print(f"{question} ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    typed = sys.stdin.readline()
+    if not typed:
         print(file=sys.stderr)  # noqa: T201
-    return answer.strip()
+    return typed.strip()
