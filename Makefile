@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: ansible help setup demo test test-hosts test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
+.PHONY: ansible help setup demo test test-hosts tutorial test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'

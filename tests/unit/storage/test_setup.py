@@ -177,7 +177,7 @@ def test_teardown_leaves_the_volume_and_what_was_edited(host: Host, programs: Pr
     assert host.path("/etc/ssh/sshd_config.d/turku-storage.conf").exists()
     assert not host.path("/etc/sudoers.d/turku-storage").exists()
     assert not host.path(ETC).exists()
-    assert [line for line in programs.called if "disable" in line][-1].endswith("turku-storage-update-config.timer")
+    assert [line for line in programs.called if "disable" in line][-1].endswith("turku-storage-drill.timer")
     assert any("goes on knowing it" in line for line in said)
 
 
@@ -210,13 +210,14 @@ def test_another_coordinator_is_registered_with_as_well(host: Host) -> None:
     assert len(registrations) == 2
 
 
-def test_what_an_administrator_wrote_is_left_to_that_file(host: Host) -> None:
+def test_what_an_administrator_wrote_is_left_to_that_file_and_a_volume_is_added(host: Host) -> None:
     place = host.path(ETC / "config.d")
     place.mkdir(parents=True)
     (place / "config.json").write_text('{"name": "mine", "volumes": {"data": {"path": "/srv/data"}}}')
     chosen = configured(host, name="theirs")
-    assert {"name", "volumes"}.isdisjoint(chosen.content)
-    assert chosen.volumes == (VolumeChoice("data", Path("/srv/data")),)
+    assert "name" not in chosen.content
+    assert chosen.content["volumes"] == {"turku": {"path": "/srv/turku"}}
+    assert set(chosen.volumes) == {VolumeChoice("data", Path("/srv/data")), VolumeChoice("turku", Path("/srv/turku"))}
 
 
 def test_a_storage_that_machines_log_in_to_another_way_is_left_alone(host: Host) -> None:

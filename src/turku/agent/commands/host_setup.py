@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import sys
 from pathlib import Path
 
 from turku.agent import registration
@@ -14,20 +13,20 @@ from turku.agent.identity import rotation
 from turku.agent.setup import config_files, state_owner
 from turku.agent.setup.config_files import DEFAULT_FREQUENCY, DEFAULT_RETENTION, MachineChoices
 from turku.agent.setup.first_backup import FirstBackup
-from turku.agent.setup.plan import PROGRAM, agent_user, plan, require_programs
+from turku.agent.setup.plan import NEEDED, PACKAGE, PROGRAM, plan
 from turku.core import log
 from turku.core.cli import options as common
+from turku.core.cli import person
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.configuration.declaration import with_values
-from turku.core.setup import teardown
+from turku.core.setup import accounts, programs, teardown
 from turku.core.setup.host import Host
 from turku.core.setup.plan import EXIT_NOT_DONE, require_root
 from turku.errors import InvalidValue, TurkuError
 from turku.protocol import join_token
 from turku.protocol.join_token import JoinKind, JoinToken
 
-_LONGEST_LINE = 64 * 1024
 _PRIVATE_UMASK = 0o077
 
 
@@ -40,7 +39,7 @@ def set_up(options: argparse.Namespace) -> int:
     say: Say = print
     host, place = Host(), options.config_dir.absolute()
     token = _token(options.join)
-    require_programs(host)
+    programs.require(host, NEEDED)
     chosen = config_files.configuration(_choices(options, token), host, place)
     code = typed_code() if options.re_enrol and not options.dry_run else None
     refused: list[str] = []
@@ -68,7 +67,7 @@ def tear_down(options: argparse.Namespace) -> int:
     is_done = teardown.tear_down(
         PROGRAM, host, print, stays=_what_stays(options), is_dry_run=options.dry_run, is_confirmed=options.yes
     )
-    if is_done and host.account(agent_user()) is None:
+    if is_done and host.account(accounts.user_of(PACKAGE)) is None:
         state_owner.give_to_root(host, Path(DEFAULT_VAR_DIR))
     return 0 if is_done or options.dry_run else EXIT_NOT_DONE
 
@@ -76,9 +75,7 @@ def tear_down(options: argparse.Namespace) -> int:
 def _token(text: str | None) -> JoinToken | None:
     if text is None:
         return None
-    if text == "-":
-        text = sys.stdin.readline(_LONGEST_LINE)
-    return join_token.decode(text, kind=JoinKind.MACHINE)
+    return join_token.decode(person.input_line() if text == "-" else text, kind=JoinKind.MACHINE)
 
 
 def _choices(options: argparse.Namespace, token: JoinToken | None) -> MachineChoices:

@@ -1,7 +1,6 @@
 """``turku-agent update-config``, ``rotate-keys`` and ``re-enrol``: this machine's identity at the coordinator."""
 
 import argparse
-import sys
 
 from turku.agent import registration
 from turku.agent.commands import setup
@@ -47,10 +46,7 @@ def re_enrol(options: argparse.Namespace, before: AgentConfig, say: Say) -> int:
 
 def typed_code() -> str:
     """Return the code from the terminal, unseen, or from standard input. Raises UsageError."""
-    if person.is_there():
-        code = person.secret("Code").reveal().strip()
-    else:
-        code = sys.stdin.readline(4096).strip() if sys.stdin is not None else ""
+    code = (person.secret("Code").reveal() if person.is_there() else person.input_line()).strip()
     if not code:
         raise UsageError("re-enrol needs a code", hint="an operator gets it by: turku-api machine re-enrol MACHINE")
     return code

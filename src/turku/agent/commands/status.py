@@ -15,13 +15,13 @@ from turku.agent.state.session_record import SessionRecord
 from turku.agent.tunnel import trusted_storages
 from turku.core.cli import status_screen, systemd_timers
 from turku.core.cli.listing import Say
+from turku.core.cli.options import JSON_OBJECT
 from turku.core.cli.program import Command
 from turku.core.cli.status_screen import StatusRow, StatusScreen, moment
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
+from turku.core.setup import host_files
 from turku.errors import TurkuError
-
-TIMERS = ("turku-agent-ping", "turku-update-config")
 
 
 def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 
 
 def _screen(agent: AgentConfig, zone: tzinfo, *, now: datetime) -> StatusScreen:
-    record, timers = session_record.read(agent.state), systemd_timers.read(TIMERS)
+    record, timers = session_record.read(agent.state), systemd_timers.read(host_files.timers("turku.agent"))
     status, unreachable = _ask(agent)
     rows, problems = _sources(agent, status, zone, now=now)
     storage = None if status is None or status.answer.storage is None else status.answer.storage.name
@@ -162,7 +162,7 @@ COMMANDS = (
             ("Print it for a program:", "{prog} --json"),
             ("Act only if something is wrong:", "{prog} > /dev/null || turku-agent check"),
         ),
-        (status_screen.JSON,),
+        (JSON_OBJECT,),
         "It asks the coordinator, and shows what this machine knows itself where that does not answer.",
         status_screen.EXIT_CODES,
     ),

@@ -1,6 +1,5 @@
 """The configuration that ``turku-agent setup`` writes. What an administrator's own files say is left to them."""
 
-import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +8,13 @@ from typing import Any, Final
 
 from turku.core import durable
 from turku.core.configuration import directory
+from turku.core.setup import config_file
 from turku.core.setup.host import Host
 from turku.core.setup.step import FileStep
 from turku.errors import InvalidValue, UsageError
 from turku.policy import names, source_options
 from turku.protocol.join_token import JoinToken
 
-FILE: Final = "setup.json"
 DEFAULT_FREQUENCY: Final = "daily, 0100-0500"
 DEFAULT_RETENTION: Final = "last 7 days, earliest of 4 weeks, earliest of 6 months"
 _MODE: Final = 0o600
@@ -50,7 +49,7 @@ class MachineFiles:
     def steps(self, config_dir: Path) -> list[FileStep]:
         """Return the steps that write the files."""
         main = FileStep(
-            config_dir / "config.d" / FILE,
+            config_dir / "config.d" / config_file.FILE,
             durable.json_bytes(self.content),
             mode=_MODE,
             purpose="the coordinator, and the names of this machine",
@@ -90,13 +89,9 @@ def configuration(choices: MachineChoices, host: Host, config_dir: Path) -> Mach
             raise UsageError(
                 f"{path} is not a directory of this machine", hint="--source NAME=PATH names the right one"
             )
-    earlier = _earlier(place / "config.d" / FILE)
-    others = directory.read_directories([place / "config.d"]).content
-    others = {key: value for key, value in others.items() if earlier.get(key) != value}
-    content = {**earlier, **_chosen(choices)}
-    content.setdefault("unit_name", socket.gethostname())
-    content = {key: value for key, value in content.items() if key not in others}
-    merged = {**content, **others}
+    files = config_file.read(place / "config.d")
+    content = files.own({"unit_name": socket.gethostname(), **files.earlier, **_chosen(choices)})
+    merged = files.merged(content)
     if "api_url" not in merged:
         raise UsageError(
             "a join token is needed, which tells where the coordinator is",
@@ -130,12 +125,3 @@ def _chosen(choices: MachineChoices) -> dict[str, Any]:
     if choices.accept_profiles:
         found["accept_profiles"] = [str(path) for path in choices.accept_profiles]
     return {key: value for key, value in found.items() if value}
-
-
-def _earlier(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        # Where it was edited by hand, the step of the file names it, and loading it names the mistake.
-        return {}
-    return found if isinstance(found, dict) else {}

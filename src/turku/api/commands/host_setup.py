@@ -4,13 +4,12 @@ Django is not set up here. What needs the database runs as a command of its own,
 """
 
 import argparse
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from turku.api.configuration import service_user
+from turku.api.configuration import environment, service_user
 from turku.api.configuration.setup import answers as setup_answers
 from turku.api.configuration.setup.answers import OTHER_PORT, PORT, Answers, Given, TlsWay
 from turku.api.configuration.setup.plan import (
@@ -37,7 +36,6 @@ from turku.errors import UsageError
 
 _ADMIN: Final = "admin"
 _PASSWORD_LENGTH: Final = 20
-_LONGEST_LINE: Final = 4096
 _WAYS: Final = ("generate", "ask", "stdin")
 
 
@@ -70,7 +68,8 @@ def tear_down(options: argparse.Namespace) -> int:
     """Undo what setup made on this host."""
     require_root()
     earlier = service_user.read_file(service_user.FILE)
-    stays = [f"{earlier.get('TURKU_STATE_DIR', '/var/lib/turku-api')}: the keys, and the database if it is SQLite"]
+    state_dir = earlier.get("TURKU_STATE_DIR", environment.DEFAULT_STATE_DIR)
+    stays = [f"{state_dir}: the keys, and the database if it is SQLite"]
     if earlier.get("TURKU_DATABASE_URL", "").startswith("postgres"):
         stays.append("the PostgreSQL database, with everything that the coordinator knows")
     stays.append("storages and machines: backups stop until a coordinator answers again at the same address")
@@ -117,7 +116,7 @@ def _password(way: str) -> Secret:
             raise UsageError("the two passwords differ", hint="run this again")
         return first
     if way == "stdin":
-        return Secret(sys.stdin.readline(_LONGEST_LINE).rstrip("\r\n"))
+        return Secret(person.input_line())
     return generate_secret(_PASSWORD_LENGTH)
 
 

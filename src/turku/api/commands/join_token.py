@@ -105,13 +105,13 @@ def _row(auth: Auth, *, now: datetime) -> Sequence[str]:
     names = list(_registered(auth, limit=_NAMED + 1))
     shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
     state = auths.state(auth, now=now).value
-    return auth.name, _kind(auth).value, state, used, _moment(auth.date_ends), shown, auth.comment
+    return auth.name, join_tokens.kind_of(auth).value, state, used, _moment(auth.date_ends), shown, auth.comment
 
 
 def _as_json(auth: Auth, *, now: datetime) -> dict[str, Any]:
     return {
         "name": auth.name,
-        "kind": _kind(auth).value,
+        "kind": join_tokens.kind_of(auth).value,
         "state": auths.state(auth, now=now).value,
         "uses": auth.uses_limit,
         "used": auth.uses_count,
@@ -120,10 +120,6 @@ def _as_json(auth: Auth, *, now: datetime) -> dict[str, Any]:
         "note": auth.comment,
         "registered": list(_registered(auth)),
     }
-
-
-def _kind(auth: Auth) -> JoinKind:
-    return next(kind for kind, auth_kind in join_tokens.AUTH_KINDS.items() if auth_kind == auth.kind)
 
 
 def _registered(auth: Auth, *, limit: int | None = None) -> Iterator[str]:

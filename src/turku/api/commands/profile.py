@@ -173,7 +173,7 @@ COMMANDS = (
                     ("Read it from standard input:", "{prog} - < web.yaml"),
                     ("Print only the number of machines:", "{prog} web.yaml --json | jq .machines"),
                 ),
-                (_FILE, Argument("--json", action="store_true", help="Print a JSON object, for programs.")),
+                (_FILE, common.JSON_OBJECT),
             ),
             Command(
                 "set",
@@ -209,7 +209,7 @@ COMMANDS = (
                 (
                     _PROFILE,
                     Argument("--document", action="store_true", help="Print the profile alone, as 'set' reads it."),
-                    Argument("--json", action="store_true", help="Print a JSON object, for programs."),
+                    common.JSON_OBJECT,
                 ),
             ),
             Command(

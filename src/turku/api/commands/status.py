@@ -1,10 +1,8 @@
 """The command `turku-api status`: what this coordinator is, what it did last, what is next, what is wrong."""
 
 import argparse
-import re
-import ssl
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from turku.api.backups.models import BackupRun, Source
 from turku.api.commands.backup import DEFAULT_DIRECTORY
 from turku.api.commands.setup import configured
 from turku.api.configuration.environment import Environment
+from turku.api.configuration.tls.certificate_files import describe
 from turku.api.fleet.models import Machine, Storage
 from turku.api.project.recovery import backup
 from turku.api.queue import waiting_machines
@@ -24,21 +23,20 @@ from turku.api.status import fleet_health
 from turku.api.status.fleet_health import FleetHealth
 from turku.api.status.marks import off
 from turku.api.status.source_marks import SWITCHED_OFF
-from turku.core import command
 from turku.core.cli import status_screen, systemd_timers
 from turku.core.cli.listing import Say
+from turku.core.cli.options import JSON_OBJECT
 from turku.core.cli.program import Command
 from turku.core.cli.status_screen import StatusRow, StatusScreen
 from turku.core.cli.systemd_timers import Timer
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.setup import host_files
 from turku.core.units import count_of, size
 from turku.errors import CommandFailed
 
-TIMERS = ("turku-api-backup", "turku-api-clean-logs")
 _SERVICE = "turku-api"
 _CERTIFICATE_ENDS_SOON = timedelta(days=14)
 _DAY = timedelta(days=1)
-_OPENSSL_TIMEOUT_SECONDS = 10
 
 
 def run(options: argparse.Namespace, say: Say) -> int:
@@ -49,7 +47,7 @@ def run(options: argparse.Namespace, say: Say) -> int:
 def screen(*, now: datetime) -> StatusScreen:
     """Return the content of the screen."""
     environment: Environment = settings.TURKU_ENVIRONMENT
-    service, *timers = systemd_timers.read((_SERVICE, *TIMERS)) or (Timer(_SERVICE),)
+    service, *timers = systemd_timers.read((_SERVICE, *host_files.timers("turku.api"))) or (Timer(_SERVICE),)
     health = fleet_health.current_health(now=now, verbose=True)
     certificate = environment.tls_certificate
     certificate_ends = _end_of(certificate) if certificate else None
@@ -58,16 +56,9 @@ def screen(*, now: datetime) -> StatusScreen:
     recent = BackupRun.objects.filter(date__gte=now - _DAY)
     runs, failed_runs = recent.count(), recent.filter(success=False).count()
     last_backup = backup.newest(DEFAULT_DIRECTORY)
-    counts = {
-        "storages": Storage.objects.exclude(off("")).count(),
-        "machines": Machine.objects.exclude(off("")).count(),
-        "sources": Source.objects.exclude(SWITCHED_OFF).count(),
-    }
+    counts = _fleet_counts()
     waiting = waiting_machines.asking_machines(now=now).values("machine").distinct().count()
     held = Slot.objects.filter(is_held_condition(now=now)).count()
-    rows = status_screen.timer_rows(timers, timezone.get_current_timezone(), now=now)
-    if not systemd_timers.is_booted():
-        rows = [StatusRow("timers", "systemd does not run here: see the crontab in host_files")]
     last = [
         *(
             [StatusRow("backup run", f"{last_run.source.machine} {last_run.source}, {moment(last_run.date)}")]
@@ -89,7 +80,7 @@ def screen(*, now: datetime) -> StatusScreen:
             StatusRow("queue", f"{count_of(held, 'session')} at work, {count_of(waiting, 'machine')} waiting"),
         ],
         last=last,
-        next=rows,
+        next=_next_rows(timers, now=now),
         problems=[
             *_own_problems(service, certificate, certificate_ends, now=now),
             *status_screen.timer_problems((service, *timers)),
@@ -111,6 +102,20 @@ def screen(*, now: datetime) -> StatusScreen:
             "timers": status_screen.timer_facts(timers),
         },
     )
+
+
+def _fleet_counts() -> dict[str, int]:
+    return {
+        "storages": Storage.objects.exclude(off("")).count(),
+        "machines": Machine.objects.exclude(off("")).count(),
+        "sources": Source.objects.exclude(SWITCHED_OFF).count(),
+    }
+
+
+def _next_rows(timers: Sequence[Timer], *, now: datetime) -> Sequence[StatusRow]:
+    if not systemd_timers.is_booted():
+        return [StatusRow("timers", "systemd does not run here: see the crontab in host_files")]
+    return status_screen.timer_rows(timers, timezone.get_current_timezone(), now=now)
 
 
 def _last_cleanings(timers: Sequence[Timer]) -> Iterator[datetime]:
@@ -139,12 +144,8 @@ def _database_text(environment: Environment) -> str:
 def _end_of(certificate: Path) -> datetime | None:
     """Return the end of a certificate in a PEM file, or None if it cannot be read."""
     try:
-        shown = command.run(
-            ["openssl", "x509", "-noout", "-enddate", "-in", certificate], timeout_seconds=_OPENSSL_TIMEOUT_SECONDS
-        )
-        found = re.search(r"notAfter=(.*)", shown.stdout.decode("ascii", "replace"))
-        return None if found is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(found[1]), UTC)
-    except (CommandFailed, ValueError):
+        return describe(certificate).ends
+    except CommandFailed:
         return None
 
 
@@ -176,7 +177,7 @@ COMMANDS = (
             ("Look at it every ten seconds:", "watch -n 10 {prog}"),
             ("Print the number of machines that wait for a slot:", "{prog} --json | jq .waiting_machines"),
         ),
-        (status_screen.JSON,),
+        (JSON_OBJECT,),
         "It changes nothing. 'turku-api health --verbose' names all storages, machines and sources with a problem.",
         status_screen.EXIT_CODES,
     ),

@@ -30,7 +30,7 @@ def _show(_parsed: argparse.Namespace, say: Say) -> int:
     made_by = "itself" if parsed.is_self_made else "an authority"
     say(
         f"Certificate:     {files.certificate}\nKey fingerprint: {parsed.key_fingerprint}\n"
-        f"Names:           {shown.names}\nEnds:            {shown.ends}\nVouched for by:  {made_by}"
+        f"Names:           {shown.names}\nEnds:            {shown.ends:%Y-%m-%d %H:%M} UTC\nVouched for by:  {made_by}"
     )
     following = served.next_fingerprint()
     if following:

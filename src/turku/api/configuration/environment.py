@@ -13,6 +13,7 @@ from turku.errors import ConfigurationError
 from turku.protocol.client import checked_url
 
 DEFAULT_STATE_DIR = Path("/var/lib/turku-api")
+TLS_DIRECTORY = "tls"
 SECRET_KEY_LENGTH = 32
 """The shortest secret key in characters."""
 DEFAULT_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -108,7 +109,7 @@ class Environment:
     @property
     def tls_directory(self) -> Path:
         """The directory of keys and certificates that the coordinator makes itself."""
-        return self.state_dir / "tls"
+        return self.state_dir / TLS_DIRECTORY
 
     @property
     def is_public(self) -> bool:

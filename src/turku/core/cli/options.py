@@ -10,6 +10,7 @@ _LONGEST_WAIT_SECONDS = 7 * 86_400
 
 DEBUG = Argument("--debug", action="store_true", help="Log details, and show where an error came from.")
 JSON = Argument("--json", action="store_true", help="Print a JSON array, for programs.")
+JSON_OBJECT = Argument("--json", action="store_true", help="Print a JSON object, for programs.")
 AT = Argument(
     "--at", metavar="TIME", help="Use the latest snapshot at that time: '3 days ago', 'yesterday', '2026-11-01 12:00'."
 )

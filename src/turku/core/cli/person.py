@@ -6,6 +6,7 @@ from turku.core.secret import Secret
 from turku.errors import UsageError
 
 YES_HINT = "--yes does it without asking, and --dry-run shows what would be done"
+_LONGEST_LINE = 64 * 1024
 
 
 def is_there() -> bool:
@@ -32,6 +33,11 @@ def secret(question: str) -> Secret:
     if not is_there():
         raise UsageError(f"nobody can be asked: {question}", hint="run it in a terminal, or see --help")
     return Secret(getpass.getpass(f"{question}: "))
+
+
+def input_line() -> str:
+    """Return the next line of standard input, which may hold what no list of processes must show."""
+    return "" if sys.stdin is None else sys.stdin.readline(_LONGEST_LINE).rstrip("\r\n")
 
 
 def answer(question: str) -> str:

@@ -11,14 +11,12 @@ from typing import Any
 from turku import __version__
 from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
-from turku.core.cli.program import Argument
 from turku.core.cli.systemd_timers import Timer
 from turku.core.log import one_line
 from turku.core.units import rough_duration
 
 EXIT_PROBLEMS = 1
 EXIT_CODES = {0: "Nothing is wrong.", EXIT_PROBLEMS: "There is a problem. The last section names it."}
-JSON = Argument("--json", action="store_true", help="Print a JSON object, for programs.")
 WIDEST_SCREEN = 80
 MOST_ROWS = 8
 """Rows of a section that are shown. --json has all of them."""

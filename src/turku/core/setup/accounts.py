@@ -34,6 +34,12 @@ def declared_user(file: HostFile) -> DeclaredUser:
     raise AssertionError(f"{file.name} declares no user")
 
 
+def user_of(package: str) -> str:
+    """Return the name of the user that the program's file for systemd-sysusers declares."""
+    [file] = host_files.all_of(package, "sysusers.d")
+    return declared_user(file).name
+
+
 @dataclass(frozen=True)
 class UserStep(Step):
     """A system user with its group. With ``logs_in``, sshd lets it in by key whatever PAM says about its password."""

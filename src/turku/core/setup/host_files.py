@@ -79,6 +79,12 @@ def all_of(package: str, *kinds: str) -> tuple[HostFile, ...]:
     return tuple(sorted(found, key=lambda each: (each.kind, each.name)))
 
 
+def timers(package: str) -> list[str]:
+    """Return the names of a program's timers, without ``.timer``."""
+    units = (Path(file.name) for file in all_of(package, "systemd"))
+    return [unit.stem for unit in units if unit.suffix == ".timer"]
+
+
 def outdated(package: str, program: str, *, host: Host | None = None) -> Iterator[str]:
     """Yield a sentence for each installed file that differs from that of this version of the program."""
     host = host or Host()

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,16 @@ class LinkStep(Step):
         make_directory(path.parent, 0o755)
         record.add(Made(Kind.LINK, str(self.place), str(self.leads_to)))
         durable.write_symbolic_link(path, str(self.leads_to))
+
+
+def require(host: Host, needed: Mapping[str, str]) -> None:
+    """Raise ConfigurationError with all needed programs that are not installed. ``needed`` has the package of each."""
+    missing = {name: package for name, package in needed.items() if host.find_program(name) is None}
+    if missing:
+        raise ConfigurationError(
+            f"not installed on this host: {', '.join(missing)}",
+            hint=f"apt-get install {' '.join(dict.fromkeys(missing.values()))}",
+        )
 
 
 def program_steps(host: Host, *names: str) -> list[Step]:

@@ -1,12 +1,12 @@
-"""The step that enables and starts units of a program."""
+"""The steps by which the programs run: units that are installed, enabled and started, or a file of cron."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from turku.core.setup import services
+from turku.core.setup import host_files, services
 from turku.core.setup.host import Host
 from turku.core.setup.record import Kind, Made, Record, Reload
-from turku.core.setup.step import DONE, Finding, State, Step
+from turku.core.setup.step import DONE, Finding, State, Step, host_file_step
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,17 @@ class UnitsStep(Step):
                 host.run(["systemctl", "enable", "--now", unit])
             elif unit in stale:
                 host.run(["systemctl", "restart", unit])
+
+
+def periodic_steps(package: str, host: Host, program: str, *, services: Sequence[str] = ()) -> list[Step]:
+    """Return the steps that run the programs of a package at their times, and its services all the time.
+
+    Where systemd is not running, cron runs what has a time.
+    """
+    kind, purpose = ("systemd", "") if host.has_systemd else ("cron", "systemd is not running here")
+    if not host.has_systemd and not host.path(host_files.PLACES["cron"]).is_dir():
+        return []
+    found = (host_file_step(file, host, program, purpose=purpose) for file in host_files.all_of(package, kind))
+    files: list[Step] = [step for step in found if step is not None]
+    timers = [f"{name}.timer" for name in host_files.timers(package)]
+    return [*files, UnitsStep([*services, *timers])] if host.has_systemd else files

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.configuration import directory
 from turku.core.configuration.declaration import with_values
-from turku.core.setup import teardown
+from turku.core.setup import accounts, programs, teardown
 from turku.core.setup.host import Host
 from turku.core.setup.plan import EXIT_NOT_DONE, require_root
 from turku.core.setup.record import Kind, Record
@@ -33,10 +32,9 @@ from turku.storage.registration import update_config
 from turku.storage.rsync import version
 from turku.storage.setup import config_file, snippets, volume_choice
 from turku.storage.setup.config_file import Choices, Configuration
-from turku.storage.setup.plan import PROGRAM, login_user, plan, require_programs
+from turku.storage.setup.plan import NEEDED, PACKAGE, PROGRAM, plan
 from turku.storage.setup.volume_choice import VolumeChoice
 
-_LONGEST_LINE = 64 * 1024
 _SSHD_PORT = 22
 
 
@@ -49,7 +47,7 @@ def set_up(options: argparse.Namespace) -> int:
     say: Say = partial(print, flush=True)
     host = Host()
     token = _token(options.join)
-    require_programs(host)
+    programs.require(host, NEEDED)
     version.require_supported(ReceivingConfig())
     choices = Choices(
         token=token,
@@ -59,7 +57,7 @@ def set_up(options: argparse.Namespace) -> int:
         ssh_port=options.ssh_port,
         slots=options.slots,
     )
-    user, place = login_user(), config_dir(options)
+    user, place = accounts.user_of(PACKAGE), config_dir(options)
     chosen = config_file.configuration(choices, host, place, user=user, sshd_port=_sshd_port(host, user))
     for choice in chosen.volumes:
         volume_choice.require_usable(choice)
@@ -88,9 +86,7 @@ def tear_down(options: argparse.Namespace) -> int:
 def _token(text: str | None) -> JoinToken | None:
     if text is None:
         return None
-    if text == "-":
-        text = sys.stdin.readline(_LONGEST_LINE)
-    return join_token.decode(text, kind=JoinKind.STORAGE)
+    return join_token.decode(person.input_line() if text == "-" else text, kind=JoinKind.STORAGE)
 
 
 def _sshd_port(host: Host, user: str) -> int:

@@ -10,9 +10,11 @@ from typing import Any
 from turku.core import lock
 from turku.core.cli import status_screen, systemd_timers
 from turku.core.cli.listing import Say
+from turku.core.cli.options import JSON_OBJECT
 from turku.core.cli.program import Command
 from turku.core.cli.status_screen import StatusRow, StatusScreen
 from turku.core.clock import Clock
+from turku.core.setup import host_files
 from turku.core.units import count_of, duration, size
 from turku.errors import ApiUnreachable, TurkuError
 from turku.policy import names
@@ -28,7 +30,6 @@ from turku.storage.integrity import damage, drill_record, scrub
 from turku.storage.registration import faults, update_config
 from turku.storage.registration.coordinator import clock_warning
 
-TIMERS = ("turku-storage-update-config", "turku-storage-gc", "turku-storage-verify", "turku-storage-drill")
 _SHOWN_RUNS = 5
 _NAMED = 3
 """Damaged or badly drilled sources that a sentence names."""
@@ -70,7 +71,7 @@ def screen(configuration: StorageConfig, clock: Clock) -> StatusScreen:
     problems += [fault.text for fault in faults.found(configuration)]
     found = _sources(configuration, zone)
     problems += _integrity_problems(configuration, found)
-    timers = systemd_timers.read(TIMERS)
+    timers = systemd_timers.read(host_files.timers("turku.storage"))
     problems += status_screen.timer_problems(timers)
     shown_names = {uuid: min(known) for uuid, known in known_names(configuration.state).items()}
     sessions = list(_sessions(configuration, shown_names))
@@ -263,7 +264,7 @@ COMMANDS = (
             ("Look at it every ten seconds:", "watch -n 10 {prog}"),
             ("Print the names of its volumes:", "{prog} --json | jq -r '.volumes[].name'"),
         ),
-        (status_screen.JSON,),
+        (JSON_OBJECT,),
         "It asks the coordinator whether it is reachable, and changes nothing. 'turku-storage check' looks at the "
         "configuration and at what protects the host as well.",
         status_screen.EXIT_CODES,

@@ -1,6 +1,5 @@
 """The configuration file that ``turku-storage setup`` writes. What an administrator's own files say is left to them."""
 
-import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, Final
 
 from turku.core import durable
 from turku.core.configuration import directory
+from turku.core.setup import config_file
 from turku.core.setup.host import Host
 from turku.core.setup.step import FileStep
 from turku.errors import UsageError
@@ -17,7 +17,6 @@ from turku.storage.config import loading
 from turku.storage.config.defaults import DEFAULT_VAR_DIR
 from turku.storage.setup.volume_choice import VolumeChoice
 
-FILE: Final = "setup.json"
 SESSION_COMMAND: Final = "sudo turku-storage-ping"
 
 
@@ -48,7 +47,7 @@ class Configuration:
     def step(self, config_dir: Path) -> FileStep:
         """Return the step that writes the file."""
         return FileStep(
-            config_dir / "config.d" / FILE,
+            config_dir / "config.d" / config_file.FILE,
             durable.json_bytes(self.content),
             mode=0o600,
             purpose="coordinator, volumes, and the address for machines",
@@ -57,22 +56,17 @@ class Configuration:
 
 def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, sshd_port: int) -> Configuration:
     """Return the configuration that the choices make, over that of an earlier setup. Raises UsageError."""
-    place = host.path(config_dir) / "config.d"
-    earlier = _earlier(place / FILE)
-    others = directory.read_directories([place]).content
-    others = {key: value for key, value in others.items() if earlier.get(key) != value}
-    content = {**earlier, **_chosen(choices)}
-    if choices.volumes:
-        # A volume that is added leaves those that there are.
-        content["volumes"] = {**earlier.get("volumes", {}), **content["volumes"]}
+    files = config_file.read(host.path(config_dir) / "config.d")
+    # A volume that is added leaves those that there are.
+    content = directory.merge(dict(files.earlier), _chosen(choices))
     # A storage that was torn down is the same one again. Under another name the coordinator would know two.
     content.setdefault("name", loading.remembered_name(host.path(DEFAULT_VAR_DIR)) or socket.gethostname())
     content.setdefault("ssh_ping_host", socket.getfqdn())
     content.setdefault("ssh_ping_port", sshd_port)
     content |= {"ssh_ping_user": user, "authorized_keys_command": SESSION_COMMAND}
-    _refuse_another_login(others, user)
-    content = {key: value for key, value in content.items() if key not in others}
-    merged = {**content, **others}
+    _refuse_another_login(files.others, user)
+    content = files.own(content)
+    merged = files.merged(content)
     if "api_url" not in merged:
         raise UsageError(
             "a join token is needed, which tells where the coordinator is",
@@ -111,17 +105,6 @@ def _chosen(choices: Choices) -> dict[str, Any]:
     if choices.volumes:
         found["volumes"] = {each.name: {"path": str(each.path)} for each in choices.volumes}
     return {key: value for key, value in found.items() if value is not None}
-
-
-def _earlier(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        # Edited by hand. The step of the file names it as such, and loading it names the mistake.
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _is_loopback(name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from turku.api.configuration import environment
+from turku.api.configuration.tls import creation
 from turku.core import durable
 from turku.core.cli import person
 from turku.core.secret import Secret
@@ -206,8 +207,8 @@ def _tls(given: Given, earlier: Mapping[str, str], ask: Ask) -> TlsWay:
 
 def own_certificate() -> tuple[Path, Path]:
     """Return the paths of the certificate and the key that ``turku-api tls create`` makes."""
-    directory = environment.DEFAULT_STATE_DIR / "tls"
-    return directory / "certificate.pem", directory / "key.pem"
+    directory = environment.DEFAULT_STATE_DIR / environment.TLS_DIRECTORY
+    return directory / creation.CERTIFICATE_FILE, directory / creation.KEY_FILE
 
 
 def _certificate(given: Given, earlier: Mapping[str, str], tls: TlsWay, ask: Ask) -> tuple[Path, Path]:

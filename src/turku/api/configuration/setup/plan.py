@@ -12,25 +12,22 @@ from turku.core.secret import Secret
 from turku.core.setup import accounts
 from turku.core.setup.directories import directory_steps
 from turku.core.setup.host import Host
-from turku.core.setup.host_files import HostFile, all_of
 from turku.core.setup.plan import Plan
 from turku.core.setup.programs import program_steps
 from turku.core.setup.record import Kind, Made, Record
-from turku.core.setup.step import DONE, Action, FileStep, Finding, State, Step, host_file_step
-from turku.core.setup.units import UnitsStep
+from turku.core.setup.step import DONE, Action, FileStep, Finding, State, Step
+from turku.core.setup.units import periodic_steps
 from turku.errors import CommandFailed, ConfigurationError
 
 PROGRAM: Final = "turku-api"
 PACKAGE: Final = "turku.api"
 SERVICE: Final = "turku-api.service"
-UNITS: Final = (SERVICE, "turku-api-clean-logs.timer", "turku-api-backup.timer")
 JOIN_TOKENS: Final = "join tokens"
 """The record's entry of the tokens of the first setup, which are shown once."""
 _HEADER: Final = """\
 # Settings of the coordinator, written by 'turku-api setup'. Run it again to change one, or edit this file and run
 # 'systemctl restart turku-api'. All variables are in docs/reference/configuration.md.
 """
-_CRON: Final = HostFile(PACKAGE, "cron", PROGRAM)
 _SHELL_MODULE: Final = "from turku.api.configuration.setup import account; account."
 
 
@@ -218,16 +215,8 @@ def _account_step(first: FirstAccount) -> Step:
 
 
 def _service_steps(host: Host, answers: Answers, settings_file: FileStep) -> Sequence[Step]:
-    if not host.has_systemd:
-        step = host_file_step(_CRON, host, PROGRAM, purpose="systemd is not running here")
-        return [] if step is None or not host.path("/etc/cron.d").is_dir() else [step]
-    units = (host_file_step(file, host, PROGRAM) for file in all_of(PACKAGE, "systemd"))
-    return [
-        *(step for step in units if step is not None),
-        UnitsStep(UNITS),
-        _restart_step(settings_file),
-        _answering_step(answers),
-    ]
+    steps = periodic_steps(PACKAGE, host, PROGRAM, services=[SERVICE])
+    return [*steps, _restart_step(settings_file), _answering_step(answers)] if host.has_systemd else steps
 
 
 def _restart_step(settings_file: FileStep) -> Step:

@@ -4,6 +4,7 @@ import re
 import ssl
 import stat
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +23,7 @@ class Description:
     """The part of a certificate that people are shown."""
 
     names: str
-    ends: str
+    ends: datetime
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ def describe(path: Path) -> Description:
         ["openssl", "x509", "-in", path, "-noout", "-enddate", "-ext", "subjectAltName"],
         timeout_seconds=_OPENSSL_SECONDS,
     ).stdout.decode("utf-8", "replace")
-    ends = next((line.partition("=")[2] for line in shown.splitlines() if line.startswith("notAfter=")), "unknown")
+    ends = next(line.partition("=")[2] for line in shown.splitlines() if line.startswith("notAfter="))
     names = re.findall(r"(?:DNS|IP Address):([^,\s]+)", shown)
-    return Description(", ".join(names) or "none", ends)
+    return Description(", ".join(names) or "none", datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), UTC))
 
 
 def _require_private(path: Path) -> None:

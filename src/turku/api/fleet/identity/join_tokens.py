@@ -76,8 +76,12 @@ def create(
 
 def token_of(auth: Auth, secret: Secret) -> JoinToken:
     """Return the join token of an Auth whose secret is still known. Raises UsageError without an address."""
-    kind = next(kind for kind, auth_kind in AUTH_KINDS.items() if auth_kind == auth.kind)
-    return JoinToken(kind, coordinator_url(), secret, tuple(served.pinned_keys()))
+    return JoinToken(kind_of(auth), coordinator_url(), secret, tuple(served.pinned_keys()))
+
+
+def kind_of(auth: Auth) -> JoinKind:
+    """Return the kind of the join tokens of an Auth."""
+    return next(kind for kind, auth_kind in AUTH_KINDS.items() if auth_kind == auth.kind)
 
 
 def record_creation(auth: Auth, *, actor: log.Actor, now: datetime) -> None:
