@@ -16,6 +16,10 @@ from tests.support.hostile_storage import HostileStorage
 from tests.support.sshd import Sshd
 from tests.support.v1_server import V1Api
 
+from turku.agent.config import loading
+from turku.agent.setup import state_owner
+from turku.core.setup.host import Host
+
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")]
 SOMEBODY = 65534
 AS_SOMEBODY = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups"]
@@ -201,3 +205,36 @@ def test_n4_nobody_can_connect_to_what_is_left_of_a_session(
     assert process.wait(timeout=30) == 0
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.2", port)) != 0
+
+
+def test_what_the_agents_user_configured_runs_nothing_as_root_once_that_user_is_gone(tmp_path: Path) -> None:
+    state, place = tmp_path / "var", tmp_path / "etc"
+    planted, settings = state / "config.d", place / "config.d"
+    for directory in (planted, settings):
+        directory.mkdir(parents=True)
+    (settings / "a.json").write_text(json.dumps({"api_url": "https://turku.example.com/v1", "var_dir": str(state)}))
+    identity = {"machine_uuid": "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "machine_secret": "x" * 30}
+    (planted / "10-machine_uuid.json").write_text(json.dumps(identity))
+    evil = json.dumps({"ssh_command": ["/tmp/evil"]})
+    (planted / "zz.json").write_text(evil)
+    (tmp_path / "later.json").write_text(evil)
+    (planted / "zy.json").symlink_to(tmp_path / "later.json")
+    (planted / "zx.json").hardlink_to(tmp_path / "later.json")
+    for path in (state, planted, planted / "zz.json"):
+        os.chown(path, SOMEBODY, SOMEBODY)
+        path.chmod(0o777)
+    state_owner.give_to_root(Host(tmp_path), Path("/var"))
+    agent = loading.load(place)
+    assert agent.tunnel.ssh_command == ("ssh",)
+    assert agent.identity.machine_uuid == identity["machine_uuid"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (state, planted)} == {0o700}
+
+
+def test_a_link_in_place_of_the_generated_configuration_leads_root_nowhere(tmp_path: Path) -> None:
+    state = tmp_path / "var"
+    state.mkdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (state / "config.d").symlink_to(tmp_path / "elsewhere")
+    state_owner.give_to_root(Host(tmp_path), Path("/var"))
+    assert not os.path.lexists(state / "config.d")
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o755

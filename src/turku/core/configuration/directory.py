@@ -10,7 +10,7 @@ from turku.core.configuration.text import KeyPath, parse_json, parse_yaml
 from turku.errors import ConfigurationError
 
 _YAML_SUFFIXES = (".yaml", ".yml")
-_SUFFIXES = (".json", *_YAML_SUFFIXES)
+SUFFIXES = (".json", *_YAML_SUFFIXES)
 FILE_LIMIT_BYTES = 4 * 1024 * 1024
 
 
@@ -96,9 +96,9 @@ def read_one(path: Path) -> MergedFiles | None:
 
 def _why_ignored(path: Path) -> str | None:
     """Return the reason why a file is not read. None: it is read. Empty: nobody would expect it to be."""
-    has_suffix = path.suffix in _SUFFIXES
+    has_suffix = path.suffix in SUFFIXES
     if not path.name.startswith("."):
-        return None if has_suffix else f"is not read: its name does not end with one of {', '.join(_SUFFIXES)}"
+        return None if has_suffix else f"is not read: its name does not end with one of {', '.join(SUFFIXES)}"
     is_half_written = durable.is_temporary_name(path.name)
     return "is not read: its name begins with a dot" if has_suffix and not is_half_written else ""
 
