@@ -213,12 +213,12 @@ def _refusal(agent: AgentConfig, refused: Mapping[str, str]) -> InvalidValue:
 def _hint(configuration: ApiConfig) -> str:
     if configuration.registration is None:
         return (
-            "to register, set api_auth_name and api_auth_secret (or api_auth) to a registration of kind machine_reg, "
-            "made on the coordinator with: turku-api auth-create machine_reg"
+            "to register, run turku-agent setup JOIN. On the coordinator, 'turku-api join-token create machine' prints "
+            "JOIN"
         )
     return (
-        "a new machine needs an active registration of kind machine_reg in api_auth_name and api_auth_secret (or "
-        "api_auth); one that is registered needs the machine_secret that it registered with"
+        "a new machine needs a join token or an Auth that is still valid: on the coordinator, 'turku-api join-token "
+        "list' shows them. One that is registered needs the machine_secret that it registered with"
     )
 
 

@@ -20,7 +20,8 @@ from turku.core.clock import SYSTEM_CLOCK
 from turku.core.units import count_of
 from turku.errors import ConfigurationError, UsageError
 
-_FOR_STORAGES = """On each storage, give its new api_url and join token, keep its name and volumes, and run:
+_FOR_STORAGES = """On each storage, set api_url, api_key_fingerprints and api_auth in config.d
+(turku-api tls show; turku-api auth-create storage_reg), keep its name and volumes, and run:
   turku-storage update-config
   turku-storage recover-coordinator"""
 _FOR_MACHINES = "For each: turku-api machine re-enrol MACHINE, and turku-agent re-enrol there."
@@ -64,10 +65,12 @@ def _recover(opened: OpenedBackup, *, replaces: bool) -> int:
         f"Recovered: {Machine.objects.count()} machines and {Storage.objects.count()} storages, as of "
         f"{opened.manifest.made}.\n\n"
         "Next:\n"
-        "  1. turku-api setup, which does what is missing on this host, and starts the service\n"
-        "  2. If this host has another name: change TURKU_ALLOWED_HOSTS here, and api_url on machines and storages.\n"
+        "  1. If this host has another name: change TURKU_ALLOWED_HOSTS and TURKU_URL in\n"
+        f"     {service_user.FILE}, and api_url on machines and storages.\n"
+        "  2. turku-api setup, which does what is missing on this host, and starts the service\n"
         "  3. turku-api health --verbose\n"
-        "     Machines that changed their secret after the backup are refused: turku-api machine re-enrol MACHINE"
+        "     Machines that changed their secret after the backup are refused:\n"
+        "     turku-api machine re-enrol MACHINE"
     )
     return 0
 

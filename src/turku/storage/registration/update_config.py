@@ -197,12 +197,12 @@ def _register(configuration: StorageConfig) -> StorageUpdateConfigAnswer:
 def _registration_hint(configuration: ApiConfig) -> str:
     if configuration.registration is None:
         return (
-            "to register, set api_auth (or api_auth_name and api_auth_secret) to a registration of kind storage_reg, "
-            "made on the coordinator with: turku_auth_create storage_reg"
+            "to register, run turku-storage setup JOIN. On the coordinator, 'turku-api join-token create storage' prints "
+            "JOIN"
         )
     return (
-        "to register, api_auth (or api_auth_name and api_auth_secret) must be an active registration of kind "
-        "storage_reg, and no other storage may have this name"
+        "to register, the join token or Auth must still be valid ('turku-api join-token list' on the coordinator shows "
+        "them), and no other storage may have this name"
     )
 
 
