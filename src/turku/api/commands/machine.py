@@ -25,7 +25,9 @@ from turku.errors import InvalidValue, UsageError
 def _re_enrol(options: argparse.Namespace, say: Say) -> int:
     machine = named_machine(options.machine)
     if not machine.active:
-        raise UsageError(f"machine {machine} is switched off", hint="switch it on in the admin site first")
+        raise UsageError(
+            f"machine {machine} is switched off", hint=f"switch it on first: turku-api machine enable {machine.uuid}"
+        )
     code = re_enrolment.issue(machine, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now()).reveal()
     if options.raw:
         say(code)
@@ -34,7 +36,8 @@ def _re_enrol(options: argparse.Namespace, say: Say) -> int:
     say(
         f"Machine: {machine} ({machine.uuid})\nCode:    {code}\n\n"
         f"The code works once, within {hours} hours, and is shown this once. Whoever uses it becomes this machine: "
-        "its old secret and key end then.\nOn the reinstalled machine, run: turku-agent re-enrol"
+        "its old secret and key end then.\nOn the reinstalled machine, run: turku-agent setup JOIN --re-enrol\n"
+        "('turku-api join-token create machine' prints JOIN. One that knows its coordinator runs: turku-agent re-enrol)"
     )
     return 0
 

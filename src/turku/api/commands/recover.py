@@ -20,11 +20,11 @@ from turku.core.clock import SYSTEM_CLOCK
 from turku.core.units import count_of
 from turku.errors import ConfigurationError, UsageError
 
-_FOR_STORAGES = """On each storage, set api_url, api_key_fingerprints and api_auth in config.d
-(turku-api tls show; turku-api auth-create storage_reg), keep its name and volumes, and run:
-  turku-storage update-config
+_FOR_STORAGES = """'turku-api join-token create storage' prints JOIN. On each storage, which keeps its
+name and volumes:
+  turku-storage setup JOIN
   turku-storage recover-coordinator"""
-_FOR_MACHINES = "For each: turku-api machine re-enrol MACHINE, and turku-agent re-enrol there."
+_FOR_MACHINES = "For each: turku-api machine re-enrol MACHINE, and there: turku-agent setup JOIN --re-enrol"
 
 
 def run(options: argparse.Namespace) -> int:

@@ -82,7 +82,7 @@ def recover_coordinator(options: argparse.Namespace, configuration: StorageConfi
     if not options.dry_run:
         say(
             f"{count_of(len(outcomes) - claimed, 'machine')} told. Each comes back by its operator: "
-            "turku-api machine re-enrol MACHINE, and turku-agent re-enrol there."
+            "turku-api machine re-enrol MACHINE, and there: turku-agent setup JOIN --re-enrol"
         )
     return EXIT_PROBLEMS if claimed else 0
 

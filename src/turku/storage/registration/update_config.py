@@ -197,8 +197,8 @@ def _register(configuration: StorageConfig) -> StorageUpdateConfigAnswer:
 def _registration_hint(configuration: ApiConfig) -> str:
     if configuration.registration is None:
         return (
-            "to register, run turku-storage setup JOIN. On the coordinator, 'turku-api join-token create storage' prints "
-            "JOIN"
+            "to register, run turku-storage setup JOIN. On the coordinator, 'turku-api join-token create storage' "
+            "prints JOIN"
         )
     return (
         "to register, the join token or Auth must still be valid ('turku-api join-token list' on the coordinator shows "
