@@ -25,9 +25,11 @@ _TOKEN = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]{40,}")
 _SHORTENED = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]*\.\.\.")
 _TOKEN_SHOWN_CHARACTERS = 24
 _VARYING = re.compile(
-    r"SHA256:\S+|password \S+|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\w+_\d{8}-\d{6}_[0-9a-f]{4}(\.json)?"
+    r"SHA256:\S+|password \S+|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\w*_?\d{8}-\d{6}_[0-9a-f]{4}(\.json)?"
     r"|turku-(machine|storage)-\S+|[\d.,:]+( ?[KMGT]i?B)?|\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) | (s|min|h|d)\b|ago|\ba moment\b"
 )
+_NOW_AND_THEN = "waiting for storage"
+"""The beginning of a line that depends on the moment."""
 _ANSWERS = {r"\[[yY]/[nN]\]:? ?": "y", r"\[[^]\n]*\]: ": ""}
 _LONGEST_SECONDS = 200.0
 
@@ -129,4 +131,5 @@ def difference(step: Step, run: Step) -> str:
 
 def _essence(lines: Iterable[str]) -> list[str]:
     """Return the different lines without what differs from run to run, such as the order of sources."""
-    return sorted({" ".join(_VARYING.sub("#", line).split()) for line in lines})
+    told = (line for line in lines if not line.startswith(_NOW_AND_THEN))
+    return sorted({" ".join(_VARYING.sub("#", line).split()) for line in told})
