@@ -52,8 +52,9 @@ def _create(parsed: argparse.Namespace, say: Say) -> int:
         say(word)
         return 0
     say(
-        f"{issued.auth.name}: {_sentence(issued.auth)}. The token is shown this once. Whoever has it registers a "
-        f"{kind.value} here.\nOn the new {kind.value}, run:\n\n{_PROGRAMS[kind]} setup {word}"
+        f"Join token {issued.auth.name}, for {_sentence(issued.auth, kind)}.\n"
+        f"It is shown this once. Whoever has it registers a {kind.value} here.\n"
+        f"On the new {kind.value}, run:\n\n{_PROGRAMS[kind]} setup {word}"
     )
     return 0
 
@@ -73,9 +74,9 @@ def _fingerprint(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is not a fingerprint such as SHA256:...") from None
 
 
-def _sentence(auth: Auth) -> str:
-    uses = "any number of uses" if auth.uses_limit is None else f"uses: {auth.uses_limit}"
-    return f"{uses}, ends {_moment(auth.date_ends)}"
+def _sentence(auth: Auth, kind: JoinKind) -> str:
+    uses = f"any number of {kind.value}s" if auth.uses_limit is None else count_of(auth.uses_limit, kind.value)
+    return f"{uses}, " + ("without an end" if auth.date_ends is None else f"until {_moment(auth.date_ends)}")
 
 
 def _moment(moment: datetime | None) -> str:
