@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -238,3 +239,16 @@ def test_a_link_in_place_of_the_generated_configuration_leads_root_nowhere(tmp_p
     state_owner.give_to_root(Host(tmp_path), Path("/var"))
     assert not os.path.lexists(state / "config.d")
     assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o755
+
+
+def test_a_join_token_is_in_no_list_of_processes_while_setup_works() -> None:
+    script = "import sys; from turku.core.kernel import process_arguments as a; a.hide(sys.argv[2]); input(sys.argv[2])"
+    argv = [sys.executable, "-c", script, "setup", "turku-machine-SECRET", "--yes"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert program.stdout.read(len(argv[4])) == argv[4].encode()
+        shown = Path(f"/proc/{program.pid}/cmdline").read_bytes().removesuffix(b"\0").split(b"\0")
+        program.stdin.write(b"\n")
+        program.stdin.close()
+    assert shown == [*map(os.fsencode, argv[:4]), b"*" * len(argv[4]), b"--yes"]

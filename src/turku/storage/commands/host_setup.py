@@ -14,6 +14,7 @@ from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.configuration import directory
 from turku.core.configuration.declaration import with_values
+from turku.core.kernel import process_arguments
 from turku.core.setup import accounts, programs, teardown
 from turku.core.setup.host import Host
 from turku.core.setup.plan import EXIT_NOT_DONE, require_root
@@ -86,7 +87,11 @@ def tear_down(options: argparse.Namespace) -> int:
 def _token(text: str | None) -> JoinToken | None:
     if text is None:
         return None
-    return join_token.decode(person.input_line() if text == "-" else text, kind=JoinKind.STORAGE)
+    if text == "-":
+        text = person.input_line()
+    else:
+        process_arguments.hide(text)
+    return join_token.decode(text, kind=JoinKind.STORAGE)
 
 
 def _sshd_port(host: Host, user: str) -> int:
