@@ -54,7 +54,3 @@ class Fleet:
     def _booted(self, name: str, *, binds: dict[str, Path] | None = None) -> Host:
         layers = [HOSTS[name].root, self.followed.changes(name)]
         return self.stack.enter_context(Host(name, layers, self.network, self.directory, binds=binds))
-
-    def bare(self, name: str, release: Release) -> Host:
-        """Boot a host that has nothing of Turku yet."""
-        return self.stack.enter_context(Host(name, [release.root], self.network, self.directory))

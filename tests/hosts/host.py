@@ -103,14 +103,6 @@ class Network:
         """The lines of /etc/hosts that name the hosts."""
         return "".join(f"{address} {name}.{_DOMAIN} {name}\n" for name, address in self._addresses.items())
 
-    def cut(self, name: str) -> None:
-        """Take the host's cable out."""
-        run("ip", "-n", f"turku-{name}-{self._id}", "link", "set", "eth0", "down")
-
-    def mend(self, name: str) -> None:
-        """Put the host's cable in again."""
-        run("ip", "-n", f"turku-{name}-{self._id}", "link", "set", "eth0", "up")
-
 
 class Host:
     """A host with systemd. ``binds`` are directories of this computer that it has mounted, by their paths there."""

@@ -62,8 +62,8 @@ def check_in(agent: AgentConfig) -> CheckinResult:
     request = AgentPingRequest(machine_identity.existing(agent).credentials, failures, digest, host)
     answer = agent.api.client(agent.state.var_dir).call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
     if failures is not UNSET:
-        session_record.note_told(agent.state, record, now=now)
-    host_report.note_told(agent, host)
+        session_record.note_reported(agent.state, record, now=now)
+    host_report.note_reported(agent, host)
     host_report.show_warnings(answer.warnings)
     orders = answer.scheduled_sources
     for name in orders:

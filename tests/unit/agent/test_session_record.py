@@ -32,7 +32,7 @@ def told(state: AgentState, now: datetime = NOW) -> object:
     failures = session_record.failures_to_tell(record, now=now)
     if failures is UNSET:
         return None
-    session_record.note_told(state, record, now=now)
+    session_record.note_reported(state, record, now=now)
     return [(each.storage, each.kind, each.reason, each.sources, each.seconds_ago) for each in failures]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from turku.agent import checkin, coordinator_status
 from turku.agent.config.model import AgentConfig
-from turku.agent.tunnel import probe
+from turku.agent.tunnel import probe, trusted_storages
 from turku.agent.tunnel.trusted_storages import checked_address
 from turku.core.log import one_line
 from turku.core.units import count_of
@@ -45,7 +45,7 @@ def storage_line(agent: AgentConfig, storage: StorageAddress) -> tuple[bool, str
     """Log in at the storage, and return whether that is a problem, with a line about it."""
     name = one_line(storage.name)
     try:
-        probe.log_in(agent, probe.trusted(agent, checked_address(storage)))
+        probe.log_in(agent, trusted_storages.verdict(agent, checked_address(storage)))
     except TurkuError as error:
         return True, _problem(f"storage {name}", error)
     return False, f"Storage {name} is reachable and lets this machine in."

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC
 
 from turku.agent import checkin, coordinator_status, ping
 from turku.agent.config.model import AgentConfig
-from turku.agent.tunnel import probe
+from turku.agent.state.session_record import ADMISSION_GRACE
+from turku.agent.tunnel import probe, trusted_storages
 from turku.agent.tunnel.trusted_storages import checked_address
 from turku.core import command
 from turku.core.cli.listing import Say
@@ -20,8 +21,6 @@ from turku.protocol.messages import StorageAddress
 
 _PROGRAM = "turku-agent-ping"
 UNIT = f"{_PROGRAM}.service"
-ADMISSION_LIMIT = timedelta(minutes=15)
-"""The longest wait for a storage. One that asks the coordinator at each log-in takes no time, others some minutes."""
 _PAUSE_SECONDS = 5.0
 _LAST_LINES_SECONDS = 1.0
 _LONGEST_BACKUP_SECONDS = 7 * 24 * 3600.0
@@ -62,11 +61,11 @@ class FirstBackup:
 
     def _wait_until_admitted(self, storage: StorageAddress) -> bool:
         name = one_line(storage.name)
-        deadline = self.clock.monotonic_seconds() + ADMISSION_LIMIT.total_seconds()
+        deadline = self.clock.monotonic_seconds() + ADMISSION_GRACE.total_seconds()
         has_said = False
         while True:
             try:
-                probe.log_in(self.agent, probe.trusted(self.agent, checked_address(storage)))
+                probe.log_in(self.agent, trusted_storages.verdict(self.agent, checked_address(storage)))
             except NotAdmitted as error:
                 if self.clock.monotonic_seconds() > deadline:
                     self.say(f"{error.message}: {_TIMER_GOES_ON}.")

@@ -1,7 +1,6 @@
 """The plan of ``turku-agent setup``: the steps from a bare host to a machine that is backed up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +13,9 @@ from turku.core.setup.directories import directory_steps
 from turku.core.setup.host import Host
 from turku.core.setup.plan import Plan
 from turku.core.setup.programs import program_steps
-from turku.core.setup.record import Kind, Made, Record, digest_of
-from turku.core.setup.step import DONE, Finding, State, Step
+from turku.core.setup.record import digest_of
+from turku.core.setup.registration import RegistrationStep
+from turku.core.setup.step import Step
 from turku.core.setup.units import periodic_steps
 
 PROGRAM: Final = "turku-agent"
@@ -24,37 +24,11 @@ PROGRAMS: Final = ("turku-agent", "turku-agent-ping", "turku-update-config")
 NEEDED: Final = {"ssh": "openssh-client", "ssh-keygen": "openssh-client", "rsync": "rsync"}
 
 
-@dataclass(frozen=True)
-class MachineRegistrationStep(Step):
-    """The registration at the coordinator, with identity and key, or an update where the configuration changed."""
-
-    address: str
-    digest: str
-    """Digest of the configuration that is sent."""
-    register: Callable[[], None]
-    comes_back: bool = False
-    """True for a machine that takes the identity of a lost one, whatever it was registered as."""
-
-    @property
-    def title(self) -> str:  # type: ignore[override]  # computed, not stored
-        what = "take the identity of a lost machine" if self.comes_back else "make this machine's identity and key"
-        return f"{what}, and register at the coordinator, {self.address}"
-
-    def find(self, host: Host, record: Record) -> Finding:  # noqa: ARG002  (only the record knows)
-        made = record.find(Kind.REGISTRATION, self.address)
-        if made is None or self.comes_back:
-            return Finding(State.NEEDED)
-        return DONE if made.digest == self.digest else Finding(State.NEEDED, "the configuration changed")
-
-    def apply(self, host: Host, record: Record) -> None:  # noqa: ARG002  (the coordinator is elsewhere)
-        self.register()
-        record.add(Made(Kind.REGISTRATION, self.address, self.digest))
-
-
 def plan(
     host: Host, chosen: MachineFiles, config_dir: Path, register: Callable[[], None], *, comes_back: bool = False
 ) -> Plan:
     """Return the plan. ``register`` registers the machine with the configuration that is then written."""
+    identity = "take the identity of a lost machine" if comes_back else "make this machine's identity and key"
     digest = digest_of(durable.json_bytes([chosen.content, chosen.declared]))
     steps: list[Step] = [
         *program_steps(host, *PROGRAMS),
@@ -62,7 +36,13 @@ def plan(
         *directory_steps(PACKAGE, host, PROGRAM),
         state_owner.step(Path(DEFAULT_VAR_DIR), accounts.user_of(PACKAGE)),
         *chosen.steps(config_dir),
-        MachineRegistrationStep(chosen.api_url, digest, register, comes_back),
+        RegistrationStep(
+            f"{identity}, and register at the coordinator, {chosen.api_url}",
+            chosen.api_url,
+            digest,
+            register,
+            is_repeated=comes_back,
+        ),
         *periodic_steps(PACKAGE, host, PROGRAM),
     ]
     return Plan(PROGRAM, steps, host)

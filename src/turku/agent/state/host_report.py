@@ -25,7 +25,7 @@ class _VersionRecord(msgspec.Struct, frozen=True):
     """The programs that were asked, and the versions that the coordinator was told last."""
 
     programs: dict[str, KnownProgram] = {}
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
 
 
 def report(agent: AgentConfig, *, is_whole: bool = False) -> HostReport:
@@ -34,16 +34,16 @@ def report(agent: AgentConfig, *, is_whole: bool = False) -> HostReport:
     commands = {"rsync": agent.rsyncd.rsyncd_command, "ssh": agent.tunnel.ssh_command}
     versions, programs = host_software.versions(commands, record.programs)
     if programs != record.programs:
-        _write(agent, _VersionRecord(programs, record.told))
-    return HostReport(running_system(), versions if is_whole or versions != record.told else {})
+        _write(agent, _VersionRecord(programs, record.reported))
+    return HostReport(running_system(), versions if is_whole or versions != record.reported else {})
 
 
-def note_told(agent: AgentConfig, sent: HostReport) -> None:
+def note_reported(agent: AgentConfig, sent: HostReport) -> None:
     """Record that the coordinator took the report."""
     if not sent.versions:
         return
     record = _read(agent)
-    if sent.versions != record.told:
+    if sent.versions != record.reported:
         _write(agent, _VersionRecord(record.programs, sent.versions))
 
 

@@ -21,7 +21,8 @@ from turku.protocol.messages import SESSION_FAILURE_REASON_LIMIT, SESSION_FAILUR
 _FILE = "sessions.json"
 _LIMIT_BYTES = 1024 * 1024
 ADMISSION_GRACE = timedelta(minutes=15)
-"""The time that a storage has to learn the key of a new machine before the coordinator is told."""
+"""The time that a storage has to learn the key of a new machine before the coordinator is told. One that asks the
+coordinator at each log-in takes no time, others some minutes."""
 
 
 class FailedSession(msgspec.Struct, frozen=True):
@@ -47,15 +48,15 @@ class StorageRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.failed.kind == NotAdmitted.code and now - self.failed.first < ADMISSION_GRACE
 
 
-ToldFailure = tuple[str, str, str, tuple[str, ...]]
+ReportedFailure = tuple[str, str, str, tuple[str, ...]]
 """Storage, kind, reason and sources of a failure."""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The record of all storages by name. ``told`` are the failures that the coordinator was told of last."""
+    """The record of all storages by name. ``reported`` are the failures that the coordinator was told of last."""
 
     storages: dict[str, StorageRecord] = {}
-    told: tuple[ToldFailure, ...] = ()
+    reported: tuple[ReportedFailure, ...] = ()
 
     def failures(self) -> dict[str, FailedSession]:
         """Return the failures that no session since has made good, by storage."""
@@ -116,22 +117,22 @@ def _failed(result: SessionResult, error: TurkuError, before: FailedSession | No
 
 def failures_to_tell(record: SessionRecord, *, now: datetime) -> list[SessionFailure] | UnsetType:
     """Return the failures for the next checkin, or UNSET where the coordinator knows them all."""
-    told = _told(record, now=now)
-    if told == record.told:
+    reported = _reported(record, now=now)
+    if reported == record.reported:
         return UNSET
     failures = record.failures()
     return [
         SessionFailure(name, kind, reason, list(sources), max(0.0, (now - failures[name].first).total_seconds()))
-        for name, kind, reason, sources in told
+        for name, kind, reason, sources in reported
     ]
 
 
-def note_told(configuration: AgentState, record: SessionRecord, *, now: datetime) -> None:
+def note_reported(configuration: AgentState, record: SessionRecord, *, now: datetime) -> None:
     """Record that the coordinator was told. Raises DurableWriteFailed."""
-    _write(configuration, replace(record, told=_told(record, now=now)))
+    _write(configuration, replace(record, reported=_reported(record, now=now)))
 
 
-def _told(record: SessionRecord, *, now: datetime) -> tuple[ToldFailure, ...]:
+def _reported(record: SessionRecord, *, now: datetime) -> tuple[ReportedFailure, ...]:
     return tuple(
         (name, failed.kind, failed.reason, failed.sources)
         for name, failed in record.failures().items()

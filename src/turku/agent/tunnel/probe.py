@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from turku.agent.config.model import AgentConfig
 from turku.agent.identity import key_pair
 from turku.agent.state import var_dir
-from turku.agent.tunnel import ssh_messages, ssh_tunnel, trusted_storages
+from turku.agent.tunnel import ssh_messages, ssh_tunnel
 from turku.agent.tunnel.trusted_storages import Address
 from turku.core import command
 
@@ -18,7 +18,7 @@ _AUTHENTICATED = "Authenticated to "
 
 
 def log_in(agent: AgentConfig, address: Address) -> None:
-    """Log in at a storage with the keys that this machine trusts, and end the connection.
+    """Log in at a storage with the host keys of the address, and end the connection.
 
     Raises StorageUnreachable, HostKeyRefused, NotAdmitted, CommandFailed (ssh cannot be started).
     """
@@ -47,11 +47,3 @@ def log_in(agent: AgentConfig, address: Address) -> None:
                 ssh.wait(1)
             if not is_let_in.is_set():
                 raise ssh_messages.failure(address, ssh.last_lines)
-
-
-def trusted(agent: AgentConfig, address: Address) -> Address:
-    """Return the address with the host keys that a session would accept. Nothing is recorded.
-
-    Raises StorageNotTrusted, ConfigurationError.
-    """
-    return trusted_storages.verdict(agent, address)

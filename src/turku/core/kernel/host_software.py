@@ -35,10 +35,10 @@ def versions(
 
     ``programs`` has the command of each. Those that cannot be asked are left out.
     """
-    kept = {name: found for name, words in programs.items() if (found := _program(name, words, known.get(name)))}
+    kept = {name: program for name, words in programs.items() if (program := _program(name, words, known.get(name)))}
     own = {"turku": __version__, "python": ".".join(map(str, sys.version_info[:3])), "os": _operating_system()}
-    told = {**own, **{name: each.version for name, each in kept.items()}}
-    return {name: one_line(text)[:_LENGTH] for name, text in told.items() if text}, kept
+    found = {**own, **{name: each.version for name, each in kept.items()}}
+    return {name: one_line(text)[:_LENGTH] for name, text in found.items() if text}, kept
 
 
 def _program(name: str, words: Sequence[str], known: KnownProgram | None) -> KnownProgram | None:
