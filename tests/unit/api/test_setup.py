@@ -1,5 +1,6 @@
 """``turku-api setup``: its answers, what it writes, and that nothing is lost or shown that must not be."""
 
+import argparse
 import json
 import os
 import stat
@@ -310,6 +311,18 @@ def test_teardown_leaves_keys_and_database(host: Host, programs: Programs) -> No
     assert host.path(STATE / "hash_key").exists()
     assert not host.path("/etc/turku-api").exists()
     assert "systemctl disable --now turku-api.service" in programs.called
+
+
+def test_teardown_leaves_the_user_to_whom_the_keys_belong(
+    host: Host, programs: Programs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up(host, found(host))
+    monkeypatch.setattr(host_setup, "require_root", lambda: None)
+    monkeypatch.setattr(host_setup, "Host", lambda: host)
+    monkeypatch.setattr(service_user, "read_file", lambda _path: {"TURKU_STATE_DIR": str(host.path(STATE))})
+    assert host_setup.tear_down(argparse.Namespace(dry_run=False, yes=True)) == 0
+    assert "keep turku-api: the keys in" in capsys.readouterr().out
+    assert not any("userdel" in line or "deluser" in line for line in programs.called)
 
 
 def test_setup_and_teardown_run_without_settings(monkeypatch: pytest.MonkeyPatch) -> None:

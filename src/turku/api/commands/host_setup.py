@@ -74,7 +74,13 @@ def tear_down(options: argparse.Namespace) -> int:
         stays.append("the PostgreSQL database, with everything that the coordinator knows")
     stays.append("storages and machines: backups stop until a coordinator answers again at the same address")
     is_done = teardown.tear_down(
-        PROGRAM, Host(), print, stays=stays, is_dry_run=options.dry_run, is_confirmed=options.yes
+        PROGRAM,
+        Host(),
+        print,
+        stays=stays,
+        keeps_user=f"the keys in {state_dir} belong to it" if Path(state_dir).exists() else "",
+        is_dry_run=options.dry_run,
+        is_confirmed=options.yes,
     )
     return 0 if is_done or options.dry_run else EXIT_NOT_DONE
 

@@ -32,12 +32,14 @@ def tear_down(
     say: Say,
     *,
     stays: Sequence[str] = (),
+    keeps_user: str = "",
     is_dry_run: bool = False,
     is_confirmed: bool = False,
 ) -> bool:
     """Undo what setup of a program made, and return True if that is done.
 
-    ``stays`` has sentences on what nobody removes here, such as history. A file that was edited since is kept and
+    ``stays`` has sentences on what nobody removes here, such as history. ``keeps_user`` is the reason to keep the user,
+    whose number another user could get, and with it what is left. A file that was edited since is kept and
     named. Raises UsageError if nobody can be asked, CommandFailed. A killed run is finished by the next one.
     """
     record = Record(host, program)
@@ -51,7 +53,7 @@ def tear_down(
         if each.kind is Kind.DATA:
             # What stays is told below.
             continue
-        reason = _reason_to_keep(host, each)
+        reason = _reason_to_keep(host, each, keeps_user)
         say(f"  - {f'keep {each.target}: {reason}' if reason else _UNDOING[each.kind].format(each.target)}")
     for sentence in stays:
         say(f"  stays: {sentence}")
@@ -61,7 +63,7 @@ def tear_down(
         say("Nothing was changed.")
         return False
     for each in made:
-        kept = _undo(host, each)
+        kept = _undo(host, each, keeps_user)
         if kept:
             say(f"kept: {each.target}: {kept}")
         record.remove(each)
@@ -86,7 +88,7 @@ def command(summary: str, run: Run) -> Command:
     )
 
 
-def _reason_to_keep(host: Host, made: Made) -> str:
+def _reason_to_keep(host: Host, made: Made, keeps_user: str) -> str:
     """Return why a thing is not removed, or an empty text. Nothing is changed."""
     path = host.path(made.target)
     if made.kind is Kind.FILE:
@@ -102,12 +104,12 @@ def _reason_to_keep(host: Host, made: Made) -> str:
             if str(path.readlink()) == made.digest:
                 return ""
         return "it is another one now" if path.exists() else ""
-    return ""
+    return keeps_user if made.kind is Kind.USER and host.account(made.target) is not None else ""
 
 
-def _undo(host: Host, made: Made) -> str:
+def _undo(host: Host, made: Made, keeps_user: str) -> str:
     """Undo one thing, and return the reason if it was kept."""
-    kept = _reason_to_keep(host, made)
+    kept = _reason_to_keep(host, made, keeps_user)
     if kept:
         return kept
     path = host.path(made.target)
