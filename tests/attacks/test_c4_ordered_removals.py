@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,16 @@ def test_history_that_is_to_be_kept_is_not_pruned(machine: BackedUpMachine, orde
     machine.clock.moment += timedelta(days=300)
     ordered(machine, order)
     assert machine.snapshots() == before
+
+
+@pytest.mark.parametrize("date", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+def test_no_date_keeps_the_operator_from_seeing_the_list(machine: BackedUpMachine, date: str) -> None:
+    machine.days(2)
+    ordered(machine, KeptHistory("web-0", keep_until=date))
+    [recorded] = former_machines.read(machine.storage.state).values()
+    assert recorded.keep_until is not None
+    for hours in (-24, 24):
+        assert datetime.fromtimestamp(recorded.keep_until, UTC) + timedelta(hours=hours)
 
 
 def test_nothing_ends_for_a_machine_that_is_backed_up_here(machine: BackedUpMachine) -> None:

@@ -20,6 +20,7 @@ from turku.storage.fs import tree as fs
 
 _FILE = "former_machines.json"
 _LIMIT_BYTES = 64 * 1024 * 1024
+_LATEST_SECONDS = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _LOG = logging.getLogger(__name__)
 
 
@@ -75,7 +76,9 @@ def _seconds(text: str | None) -> float | None:
     if text is None:
         return None
     moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    # Within the years that have a date in every time zone, so that what a coordinator says can be shown.
+    return min(max(seconds, 0.0), _LATEST_SECONDS)
 
 
 def release(configuration: StorageState, uuid: str) -> None:
