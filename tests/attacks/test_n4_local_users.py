@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.attacks.conftest import StartPing
@@ -19,6 +20,7 @@ from tests.support.v1_server import V1Api
 
 from turku.agent.config import loading
 from turku.agent.setup import state_owner
+from turku.agent.state import var_dir
 from turku.core.setup.host import Host
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")]
@@ -229,6 +231,19 @@ def test_what_the_agents_user_configured_runs_nothing_as_root_once_that_user_is_
     assert agent.tunnel.ssh_command == ("ssh",)
     assert agent.identity.machine_uuid == identity["machine_uuid"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in (state, planted)} == {0o700}
+
+
+def test_root_changes_no_directory_to_which_a_planted_link_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    # It was put there just after it was seen to be none.
+    monkeypatch.setattr(var_dir, "directory", lambda _state, name: tmp_path / name)
+    nobody: Any = None
+    with pytest.raises(OSError, match="run"):
+        var_dir.runtime_directory(nobody)
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o755
 
 
 def test_a_link_in_place_of_the_generated_configuration_leads_root_nowhere(tmp_path: Path) -> None:

@@ -63,8 +63,13 @@ def runtime_directory(configuration: AgentState) -> Path:
     They have the configuration of rsyncd, one-time passwords and host keys.
     """
     path = directory(configuration, "run")
-    if stat.S_IMODE(path.stat().st_mode) != 0o700:
-        path.chmod(0o700)
+    # Root follows no link that the agent's user puts there meanwhile.
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o700:
+            os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
     return path
 
 
