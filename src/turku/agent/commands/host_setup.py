@@ -44,7 +44,14 @@ def set_up(options: argparse.Namespace) -> int:
     chosen = config_files.configuration(_choices(options, token), host, place)
     code = typed_code() if options.re_enrol and not options.dry_run else None
     refused: list[str] = []
-    made = plan(host, chosen, place, lambda: refused.extend(_register(place, token, code)), comes_back=options.re_enrol)
+    made = plan(
+        host,
+        chosen,
+        place,
+        lambda: refused.extend(_register(place, token, code)),
+        comes_back=options.re_enrol,
+        has_identity=_has_identity(place),
+    )
     if not made.carry_out(say, is_dry_run=options.dry_run, is_confirmed=options.yes):
         return 0 if options.dry_run else EXIT_NOT_DONE
     for line in refused:
@@ -53,10 +60,12 @@ def set_up(options: argparse.Namespace) -> int:
     loaded = loading.load(place)
     if options.re_enrol:
         say(f"This machine is {loaded.identity.machine_uuid}, with its history. See it with: turku-agent snapshots")
-    if not chosen.declared:
-        say("It has no source yet. When a restore has brought sources.d back, run: turku-update-config")
-        return 0
-    is_backed_up = FirstBackup(loaded, host, say).make()
+        if not chosen.declared:
+            say("It has no source yet. When a restore has brought sources.d back, run: turku-agent setup")
+            return 0
+    if options.no_wait:
+        say("The timer makes the first backup. See it with: turku-agent status")
+    is_backed_up = options.no_wait or FirstBackup(loaded, host, say).make()
     return 0 if is_backed_up and not refused else EXIT_NOT_DONE
 
 
@@ -71,6 +80,15 @@ def tear_down(options: argparse.Namespace) -> int:
     if is_done and host.account(accounts.user_of(PACKAGE)) is None:
         state_owner.give_to_root(host, Path(DEFAULT_VAR_DIR))
     return 0 if is_done or options.dry_run else EXIT_NOT_DONE
+
+
+def _has_identity(place: Path) -> bool:
+    """Return True if this machine has an identity, so that it need not register again."""
+    try:
+        return loading.load(place).identity.machine_uuid is not None
+    except TurkuError:
+        # There is no configuration yet, and so no registration.
+        return False
 
 
 def _token(text: str | None) -> JoinToken | None:
@@ -184,6 +202,7 @@ COMMANDS = (
                 help="Become a machine that is lost, with its history. Asks for the code of 'turku-api machine "
                 "re-enrol' on the coordinator.",
             ),
+            Argument("--no-wait", action="store_true", help="Let the timer make the first backup."),
             common.DRY_RUN,
             common.YES,
         ),

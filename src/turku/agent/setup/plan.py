@@ -25,9 +25,19 @@ NEEDED: Final = {"ssh": "openssh-client", "ssh-keygen": "openssh-client", "rsync
 
 
 def plan(
-    host: Host, chosen: MachineFiles, config_dir: Path, register: Callable[[], None], *, comes_back: bool = False
+    host: Host,
+    chosen: MachineFiles,
+    config_dir: Path,
+    register: Callable[[], None],
+    *,
+    comes_back: bool = False,
+    has_identity: bool = True,
 ) -> Plan:
-    """Return the plan. ``register`` registers the machine with the configuration that is then written."""
+    """Return the plan. ``register`` registers the machine with the configuration that is then written.
+
+    A machine that ``comes_back`` takes the identity of a lost one. Until its sources are here, no timer backs up a
+    system that is restored in part.
+    """
     identity = "take the identity of a lost machine" if comes_back else "make this machine's identity and key"
     digest = digest_of(durable.json_bytes([chosen.content, chosen.declared]))
     steps: list[Step] = [
@@ -41,8 +51,8 @@ def plan(
             chosen.api_url,
             digest,
             register,
-            is_repeated=comes_back,
+            is_repeated=comes_back or not has_identity,
         ),
-        *periodic_steps(PACKAGE, host, PROGRAM),
+        *([] if comes_back and not chosen.declared else periodic_steps(PACKAGE, host, PROGRAM)),
     ]
     return Plan(PROGRAM, steps, host)
