@@ -33,10 +33,7 @@ def read(path: Path) -> Secret:
         raise ConfigurationError(
             f"{path}: cannot be read: {error.strerror}", hint="does the file belong to the user that runs turku-api?"
         ) from error
-    if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
-        raise ConfigurationError(
-            f"{path}: other users may read or change this key (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}"
-        )
+    require_private(path, mode)
     if not text:
         raise ConfigurationError(f"{path}: is empty", hint="remove it to generate a new key")
     if not all(line.isprintable() for line in text.splitlines()) or len(set(text)) < _FEWEST_CHARACTERS:
@@ -46,6 +43,14 @@ def read(path: Path) -> Secret:
             hint="restore it from a backup, or remove it to generate a new key",
         )
     return Secret(text)
+
+
+def require_private(path: Path, mode: int) -> None:
+    """Raise ConfigurationError if the mode of a key's file lets other users read or change it."""
+    if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
+        raise ConfigurationError(
+            f"{path}: other users may read or change this key (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}"
+        )
 
 
 def generate_if_missing(path: Path) -> None:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -19,6 +18,7 @@ from turku.protocol.messages import AssignedMachine
 from turku.protocol.recovery_messages import KnownMachine, KnownSource
 from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import history, machine_links, retention_rules, source_lookup, volumes
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 FILE = "known_machines.json"
@@ -68,7 +68,7 @@ def parts(machines: Mapping[str, KnownMachine], size: int) -> Iterable[dict[str,
         yield dict(listed[begin : begin + size])
 
 
-def _source(configuration: StorageConfig, place: Any, *, now: datetime) -> KnownSource:
+def _source(configuration: StorageConfig, place: SourceDirectory, *, now: datetime) -> KnownSource:
     newest = history.newest(place, configuration.state.timezone, now=now)
     return KnownSource(
         options=retention_rules.last_options(place),

@@ -2,12 +2,12 @@
 
 import re
 import ssl
-import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
+from turku.api.configuration import key_file
 from turku.core import command
 from turku.errors import ConfigurationError, InvalidValue
 from turku.protocol import certificate
@@ -112,10 +112,7 @@ def _require_private(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError as error:
         raise _unreadable(path, error) from None
-    if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
-        raise ConfigurationError(
-            f"{path}: other users may read or change this key (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}"
-        )
+    key_file.require_private(path, mode)
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigurationError:
