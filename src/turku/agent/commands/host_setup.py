@@ -20,7 +20,6 @@ from turku.core.cli import person
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Argument, Command
 from turku.core.configuration.declaration import with_values
-from turku.core.kernel import process_arguments
 from turku.core.setup import accounts, programs, teardown
 from turku.core.setup.host import Host
 from turku.core.setup.plan import EXIT_NOT_DONE, require_root
@@ -92,13 +91,7 @@ def _has_identity(place: Path) -> bool:
 
 
 def _token(text: str | None) -> JoinToken | None:
-    if text is None:
-        return None
-    if text == "-":
-        text = person.input_line()
-    else:
-        process_arguments.hide(text)
-    return join_token.decode(text, kind=JoinKind.MACHINE)
+    return None if text is None else join_token.decode(person.secret_argument(text), kind=JoinKind.MACHINE)
 
 
 def _choices(options: argparse.Namespace, token: JoinToken | None) -> MachineChoices:

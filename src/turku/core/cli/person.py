@@ -2,6 +2,7 @@
 
 import sys
 
+from turku.core.kernel import process_arguments
 from turku.core.secret import Secret
 from turku.errors import UsageError
 
@@ -38,6 +39,14 @@ def secret(question: str) -> Secret:
 def input_line() -> str:
     """Return the next line of standard input, which may hold what no list of processes must show."""
     return "" if sys.stdin is None else sys.stdin.readline(_LONGEST_LINE).rstrip("\r\n")
+
+
+def secret_argument(word: str) -> str:
+    """Return an argument that is a secret, and hide it from lists of processes. For ``-``, return a line of input."""
+    if word == "-":
+        return input_line()
+    process_arguments.hide(word)
+    return word
 
 
 def answer(question: str) -> str:
