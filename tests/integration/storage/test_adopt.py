@@ -14,6 +14,7 @@ from tests.support.rich_tree import make_rich_tree
 
 from turku.errors import BackupFailed, InvalidValue, LockHeld, NotInHistory, UsageError
 from turku.storage import catalog
+from turku.storage.backup import adoption
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.source_lookup import locked
 from turku.storage.fs import hardlink_copy
@@ -152,6 +153,22 @@ def test_a_copy_shares_what_the_trees_share(machine: BackedUpMachine, tmp_path: 
     for number, tree in enumerate(trees):
         assert fingerprint(tree) == fingerprint(root / f"daily.{DAYS - 1 - number}" / "web2" / "etc")
     assert machine.back_up(preserve_hard_links=True).strategy == "unchanged"
+
+
+@pytest.mark.parametrize("becomes", ["link", "directory"])
+def test_a_tree_that_is_replaced_after_it_was_seen_is_not_copied(
+    machine: BackedUpMachine, tmp_path: Path, becomes: str
+) -> None:
+    root = rsnapshot(machine, tmp_path / "rsnapshot")
+    found = adoption.find_trees([root / "daily.0" / "web2" / "etc"], "", moment(machine, 0), UTC)
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    tree = found[0].path
+    tree.rename(tree.with_name("former"))
+    tree.symlink_to(secret) if becomes == "link" else secret.rename(tree)
+    with locked(machine.place), pytest.raises(BackupFailed, match="was replaced"):
+        adoption.adopt(machine.place, found[0], machine.storage, copies=True)
+    assert machine.snapshots() == []
 
 
 def test_a_run_that_was_killed_is_finished_by_the_next_one(machine: BackedUpMachine, tmp_path: Path) -> None:

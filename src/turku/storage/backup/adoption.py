@@ -13,12 +13,14 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 from turku.core import command
+from turku.core.filesystem import openat2
 from turku.errors import BackupFailed, CommandFailed, UsageError
 from turku.policy import names
 from turku.policy.timing import clock_agreement, dated_names
@@ -196,18 +198,37 @@ def _copy(place: SourceDirectory, found: FoundTree, configuration: StorageConfig
     # Otherwise an entry that differs in a fraction of a second only would keep the time of the snapshot before.
     options = ("-aHAX", "--numeric-ids", "--sparse", "--modify-window=-1")
     try:
-        command.run(
-            [
-                *configuration.receiving.rsync_command,
-                *options,
-                *sharing,
-                "--",
-                f"{found.path}/",
-                f"{place.assembling}/",
-            ],
-            timeout_seconds=_COPY_SECONDS,
-        )
+        with _opened(found) as tree:
+            command.run(
+                [
+                    *configuration.receiving.rsync_command,
+                    *options,
+                    *sharing,
+                    "--",
+                    # The tree that was looked at, whatever has its name by now.
+                    f"/proc/{os.getpid()}/fd/{tree}/",
+                    f"{place.assembling}/",
+                ],
+                timeout_seconds=_COPY_SECONDS,
+            )
     except CommandFailed as error:
         raise BackupFailed(
             f"{found.path} cannot be copied: {error.message}", details=error.details, hint=error.hint
         ) from error
+
+
+@contextmanager
+def _opened(found: FoundTree) -> Iterator[int]:
+    """Open the tree that was found. Raises BackupFailed if something else has its name now."""
+    replaced = BackupFailed(f"{found.path} was replaced while it was being adopted", hint="see who may write there")
+    try:
+        descriptor = openat2.open_absolute(found.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise replaced from error
+    try:
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) != found.identity:
+            raise replaced
+        yield descriptor
+    finally:
+        os.close(descriptor)

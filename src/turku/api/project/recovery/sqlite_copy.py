@@ -65,9 +65,14 @@ def refuse_if_in_use(database: Path) -> None:
     try:
         with closing(sqlite3.connect(database, timeout=1)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        is_locked = False
+    except sqlite3.OperationalError as error:
+        is_locked = error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        if not is_locked:
+            return
     except sqlite3.Error:
-        # It is damaged or locked. A damaged one is what a backup is for.
+        # It is damaged. That is what a backup is for.
         return
     # The last connection that is closed removes this file.
-    if database.with_name(f"{database.name}-shm").exists():
+    if is_locked or database.with_name(f"{database.name}-shm").exists():
         raise UsageError(f"a program has {database} open", hint="stop the coordinator: systemctl stop turku-api")
