@@ -95,9 +95,10 @@ class Recorder:
         return self._command("rsync", "rsync")
 
     def calls(self, kind: str) -> list[dict[str, Any]]:
-        """Return the notes of each start of that kind, in their order."""
+        """Return the notes of each start of that kind, in their order, without those that ask the machine's programs for versions."""
         paths = sorted(self.directory.glob(f"{kind}-*.json"), key=lambda path: path.stat().st_mtime_ns)
-        return [json.loads(path.read_text()) for path in paths]
+        notes = [json.loads(path.read_text()) for path in paths]
+        return [note for note in notes if kind == "rsync" or note["argv"] not in (["-V"], ["--version"])]
 
     def forget(self) -> None:
         """Remove all notes."""

@@ -66,7 +66,7 @@ def operated(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Operated
     return Operated(fleet, machine, accepted, directory)
 
 
-def test_a_machine_takes_a_profile_at_its_next_checkin_and_backs_it_up(operated: Operated) -> None:
+def takes_it_at_its_next_checkin_and_backs_it_up(operated: Operated) -> None:
     said = operated.set_profile(
         "web",
         {
@@ -93,7 +93,7 @@ def test_a_machine_takes_a_profile_at_its_next_checkin_and_backs_it_up(operated:
     assert "note: profile web: source elsewhere is refused" in check
 
 
-def test_a_changed_profile_reaches_the_machine_and_nothing_is_fetched_twice(operated: Operated) -> None:
+def is_reached_by_a_change_and_fetches_nothing_twice(operated: Operated) -> None:
     operated.set_profile("web", {"www": {"path": str(operated.accepted / "www")}})
     assert "www" in operated.check()
     store = operated.machine.var_dir / "profiles.json"
@@ -109,7 +109,7 @@ def test_a_changed_profile_reaches_the_machine_and_nothing_is_fetched_twice(oper
     assert {"cache", "cache/old"} <= listing(operated.fleet.snapshots(operated.machine, "www")[-1])
 
 
-def test_a_removed_profile_withdraws_its_sources_and_ends_no_backup_silently(operated: Operated) -> None:
+def is_told_of_a_removal_that_ends_no_backup_silently(operated: Operated) -> None:
     snapshots = operated.fleet.snapshots(operated.machine, "www")
     said = operated.turku_api("profile", "remove", "web", "--yes")
     assert "- www" in said
@@ -120,3 +120,9 @@ def test_a_removed_profile_withdraws_its_sources_and_ends_no_backup_silently(ope
     assert operated.fleet.snapshots(operated.machine, "www") == snapshots
     assert "www" in operated.turku_api("health", "--verbose", check=False)
     assert "no longer declared" in "\n".join(operated.machine.update_config().last_lines)
+
+
+def test_a_machine_follows_a_profile_from_its_offer_to_its_removal(operated: Operated) -> None:
+    takes_it_at_its_next_checkin_and_backs_it_up(operated)
+    is_reached_by_a_change_and_fetches_nothing_twice(operated)
+    is_told_of_a_removal_that_ends_no_backup_silently(operated)

@@ -141,7 +141,7 @@ def test_a_dead_machine_s_replacement_gets_its_files(fleet: Fleet, elsewhere: Pr
     replacement.ping()
     found = row(fleet, made)
     assert found["state"] == "waiting", "the storage does not know that machine yet"
-    assert "no SSH session" in found["why_waiting"]
+    assert "does not admit this machine" in found["why_waiting"]
     fleet.storages["primary"].update_config()
     offer_now(fleet, made)
     replacement.ping()

@@ -139,7 +139,7 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(fleet: Fleet, machine
     assert len(finished) > 3
     left = {path.name for path in machine.var_dir.iterdir() if not path.name.startswith("ssh_key.previous-")}
     kept = {"config.d", "lock", "run", "ssh_key", "ssh_key.pub", "known_storages.json", "10-machine_uuid.json.copy"}
-    kept |= {"declared_sources.json", "changed_entries"}
+    kept |= {"declared_sources.json", "changed_entries", "versions.json"}
     assert left <= kept
 
 

@@ -14,7 +14,7 @@ from tests.support.postgresql import PostgresqlServer
 def documented(command: str, dump: Path) -> list[str]:
     """The arguments of that command of `turku-api` on the page, with another file."""
     page = (markdown.REPOSITORY / "docs/howto/postgresql.md").read_text()
-    [line] = re.findall(rf"^# as_turku_api ({command} .*)$", page, re.MULTILINE)
+    [line] = re.findall(rf"^# turku-api ({command} .*)$", page, re.MULTILINE)
     return [str(dump) if word.endswith(".json") else word for word in shlex.split(line)]
 
 

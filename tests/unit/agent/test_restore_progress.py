@@ -64,6 +64,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_has_one_line_that_changes_and_ends(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", terminal)
     with closing(ProgressDisplay()) as display:
         for files in (1, 2):
@@ -76,6 +77,7 @@ def test_a_terminal_gets_the_control_characters_of_the_line_and_not_their_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", GuardedStream(terminal))
     with closing(ProgressDisplay()) as display:
         display.show(progress(50, 500))

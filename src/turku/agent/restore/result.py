@@ -3,6 +3,7 @@
 Progress is shown as a line that changes in a terminal and as an occasional line elsewhere.
 """
 
+import os
 import shutil
 import sys
 import time
@@ -128,7 +129,8 @@ class ProgressDisplay:
     """Shows progress on standard error."""
 
     def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
+        # A dumb terminal cannot write a line anew.
+        self._is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._last_line = time.monotonic()
         self._is_open = False
 
