@@ -16,6 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -176,10 +177,11 @@ class Host:
         if not self._leader:
             return False
         try:
-            state = self.run("systemctl is-system-running || true").strip()
+            # Not "running": a timer that missed its moment may have started a program that takes its time.
+            state = self.run("systemctl is-active multi-user.target || true").strip()
         except CommandRefused:
             return False
-        return state in ("running", "degraded")
+        return state == "active"
 
     def _found_leader(self) -> int:
         """Return the process that is process 1 of the host, or 0 before it is there."""
@@ -245,7 +247,8 @@ class Host:
             return
         if self._leader and self._container.poll() is None:
             # The signal for systemd as process 1 to power off.
-            os.kill(self._leader, signal.SIGRTMIN + 4)
+            with suppress(ProcessLookupError):
+                os.kill(self._leader, signal.SIGRTMIN + 4)
         try:
             self._container.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -255,8 +258,9 @@ class Host:
     def lose_power(self) -> None:
         """End every process of the host at once."""
         assert self._container is not None
-        if self._leader:
-            os.kill(self._leader, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            if self._leader:
+                os.kill(self._leader, signal.SIGKILL)
         self._container.kill()
         self._container.wait(_STOP_SECONDS)
         self._container, self._leader = None, 0

@@ -25,11 +25,11 @@ _TOKEN = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]{40,}")
 _SHORTENED = re.compile(r"turku-(machine|storage)-[A-Za-z0-9_-]*\.\.\.")
 _TOKEN_SHOWN_CHARACTERS = 24
 _VARYING = re.compile(
-    r"SHA256:\S+|password \S+|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\w*_?\d{8}-\d{6}_[0-9a-f]{4}(\.json)?"
+    r"\((\w+ )?\d\d:\d\d\)|SHA256:\S+|password \S+|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\w*_?\d{8}-\d{6}_[0-9a-f]{4}(\.json)?"
     r"|turku-(machine|storage)-\S+|[\d.,:]+( ?[KMGT]i?B)?|\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) | (s|min|h|d)\b|ago|\ba moment\b"
 )
-_NOW_AND_THEN = "waiting for storage"
-"""The beginning of a line that depends on the moment."""
+_NOW_AND_THEN = ("waiting for storage", "storage storage:", "backup_session:", "restored ")
+"""The beginnings of lines that depend on the moment: what is followed of a journal, and progress."""
 _ANSWERS = {r"\[[yY]/[nN]\]:? ?": "y", r"\[[^]\n]*\]: ": ""}
 _LONGEST_SECONDS = 200.0
 
