@@ -219,18 +219,7 @@ def apply(machine: Machine, plan: DeclarationChanges, *, now: datetime) -> list[
     existing = {source.name: source for source in machine.sources.select_for_update(no_key=True)}
     new = [name for name in declared if name not in existing]
     _refuse_new(new, existing)
-    added = Source.objects.bulk_create(
-        Source(
-            machine=machine,
-            name=name,
-            date_added=now,
-            date_next_backup=now,
-            date_expected=now,
-            longest_pause_days=longest_pause_days(declared[name]["frequency"]),
-            **declared[name],
-        )
-        for name in new
-    )
+    added = Source.objects.bulk_create(new_source(machine, name, declared[name], now=now) for name in new)
     changes = [plan.change_of(source) for source in existing.values()]
     changed = [change for change in changes if change.columns]
     columns = {column for change in changed for column in change.columns}
@@ -309,3 +298,19 @@ def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) ->
         weakened = source_changes.compare(source, before, after)
         _log.info("source %s of machine %s changed %s", source.name, source.machine, ", ".join(sorted(changed)))
     return _SourceUpdate(source, changed, weakened)
+
+
+def new_source(
+    machine: Machine, name: str, columns: Mapping[str, Any], *, now: datetime, last_backed_up: datetime | None = None
+) -> Source:
+    """Return a source that is due at once, not saved yet. ``columns`` are those of ``check_each``."""
+    return Source(
+        machine=machine,
+        name=name,
+        date_added=now,
+        date_next_backup=now,
+        date_expected=now,
+        date_last_backed_up=last_backed_up,
+        longest_pause_days=longest_pause_days(columns["frequency"]),
+        **columns,
+    )

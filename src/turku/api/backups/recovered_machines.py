@@ -17,7 +17,6 @@ from django.db import transaction
 from turku.api.audit import log
 from turku.api.backups import declaration
 from turku.api.backups.models import Source
-from turku.api.backups.next_backup import longest_pause_days
 from turku.api.fleet.identity import auths, keyring, registration
 from turku.api.fleet.identity.auths import AuthState
 from turku.api.fleet.identity.keyring import Purpose
@@ -142,15 +141,8 @@ def _add_sources(
     if errors.sentence:
         return dict.fromkeys(told, errors.sentence)
     added = Source.objects.bulk_create(
-        Source(
-            machine=machine,
-            name=name,
-            date_added=now,
-            date_next_backup=now,
-            date_expected=now,
-            date_last_backed_up=_moment(reported[name].newest_snapshot, now=now),
-            longest_pause_days=longest_pause_days(columns["frequency"]),
-            **columns,
+        declaration.new_source(
+            machine, name, columns, now=now, last_backed_up=_moment(reported[name].newest_snapshot, now=now)
         )
         for name, columns in taken.items()
     )

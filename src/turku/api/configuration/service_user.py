@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from turku.core import durable
+from turku.core.filesystem.ownership import others_may_change
 from turku.errors import ConfigurationError
 
 USER: Final = "turku-api"
 FILE: Final = Path("/etc/turku-api/environment")
 _LIMIT_BYTES: Final = 1024 * 1024
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _PREFIX: Final = "TURKU_"
 
@@ -64,7 +64,7 @@ def read_file(path: Path) -> dict[str, str]:
         raise ConfigurationError(
             f"{path}: cannot be read: {error.strerror}", hint=f"chown root:{USER} {path} && chmod 0640 {path}"
         ) from error
-    if status.st_uid != 0 or status.st_mode & _OTHERS_WRITE:
+    if others_may_change(status):
         raise ConfigurationError(
             f"{path}: others than root may change it (mode {stat.S_IMODE(status.st_mode):04o}, user {status.st_uid})",
             hint=f"chown root:{USER} {path} && chmod 0640 {path}",

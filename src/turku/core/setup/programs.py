@@ -1,20 +1,19 @@
 """The step that makes programs of a virtual environment known to systemd, sudo and sshd."""
 
 import os
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from turku.core import durable
+from turku.core.filesystem.ownership import others_may_change
 from turku.core.setup.host import PROGRAM_DIRECTORIES, Host, own_program
 from turku.core.setup.record import Kind, Made, Record
 from turku.core.setup.step import DONE, Finding, State, Step, make_directory
 from turku.errors import ConfigurationError
 
 _LINKS = Path("/usr/local/bin")
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,6 @@ def program_steps(host: Host, *names: str) -> list[Step]:
 def others_directory(directory: Path) -> Path | None:
     """Return the directory, of this one and those above it, that another user than root may change. None if none is."""
     for each in (directory, *directory.parents):
-        status = each.stat()
-        # In a sticky directory such as /tmp, only the owner of an entry may replace it.
-        is_shared = bool(status.st_mode & _OTHERS_WRITE) and not status.st_mode & stat.S_ISVTX
-        if status.st_uid != 0 or is_shared:
+        if others_may_change(each.stat(), is_sticky_enough=True):
             return each
     return None

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from turku.core.filesystem.ownership import others_may_change
 from turku.errors import ConfigurationError
-
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def only_root_can_change(path: Path) -> bool:
@@ -22,9 +21,7 @@ def only_root_can_change(path: Path) -> bool:
             status = directory.lstat()
         except FileNotFoundError:
             continue
-        # In a sticky directory such as /tmp, only the owner of an entry may replace it.
-        is_shared = bool(status.st_mode & _OTHERS_WRITE) and not status.st_mode & stat.S_ISVTX
-        if status.st_uid != 0 or is_shared or stat.S_ISLNK(status.st_mode):
+        if stat.S_ISLNK(status.st_mode) or others_may_change(status, is_sticky_enough=True):
             return False
     return True
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from turku.core.filesystem.ownership import others_may_change
 from turku.errors import ConfigurationError, UsageError
 from turku.storage.disk import volume_marks
 from turku.storage.fs import mounts
 
 _NAMED: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})=(/.*)", re.DOTALL)
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _WANTED: Final = ("nosuid", "nodev")
 
 
@@ -65,8 +65,7 @@ def require_usable(choice: VolumeChoice) -> None:
         if not stat.S_ISDIR(status.st_mode):
             raise ConfigurationError(f"volume {choice.name}: {directory} is not a directory")
         fix = f"chown root {shlex.quote(str(directory))} && chmod go-w {shlex.quote(str(directory))}"
-        is_shared = bool(status.st_mode & _OTHERS_WRITE) and (directory == path or not status.st_mode & stat.S_ISVTX)
-        if status.st_uid != 0 or is_shared:
+        if others_may_change(status, is_sticky_enough=directory != path):
             raise ConfigurationError(
                 f"volume {choice.name}: others than root may write to {directory} (user {status.st_uid}, mode "
                 f"{stat.S_IMODE(status.st_mode):04o}), and could lead backups elsewhere",
