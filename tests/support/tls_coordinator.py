@@ -49,13 +49,13 @@ class TlsCoordinator(Coordinator):
         with self.connected() as plain, _trusting().wrap_socket(plain) as tls:
             return certificate.parse(tls.getpeercert(binary_form=True) or b"").key_fingerprint
 
-    def connected(self) -> socket.socket:
-        """A new TCP connection to it."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+    def connected(self, *, source: str = "127.0.0.1") -> socket.socket:
+        """A new TCP connection to it, from an address of this computer."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30, source_address=(source, 0))
 
-    def secured(self) -> ssl.SSLSocket:
-        """A new TLS connection to it."""
-        return _trusting().wrap_socket(self.connected())
+    def secured(self, *, source: str = "127.0.0.1") -> ssl.SSLSocket:
+        """A new TLS connection to it, from an address of this computer."""
+        return _trusting().wrap_socket(self.connected(source=source))
 
     def _answers(self) -> bool:
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=_trusting())

@@ -14,6 +14,8 @@ from tests.support.tls import Files, openssl, self_signed, signed
 from tests.support.tls_coordinator import TlsCoordinator
 from tests.support.v1_client import V1Machine
 
+from turku.api.configuration.tls.arrivals import MOST_ARRIVING
+from turku.api.configuration.tls.worker import MOST_IDLE
 from turku.errors import CommandFailed
 
 SLOW_CLIENTS = 50
@@ -140,6 +142,35 @@ def test_clients_that_never_finish_keep_nobody_waiting(
         begun = time.monotonic()
         assert machine.due() == {}
         assert time.monotonic() - begun < 2
+
+
+def test_a_flood_from_one_network_pushes_out_none_of_another(coordinator: TlsCoordinator) -> None:
+    request = b"POST /v1/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+    with ExitStack() as stack:
+        slow = stack.enter_context(coordinator.secured(source="127.0.0.2"))
+        slow.sendall(request[:20])
+        first = stack.enter_context(coordinator.connected(source="127.0.0.3"))
+        for _ in range(MOST_ARRIVING + 20):
+            stack.enter_context(coordinator.connected(source="127.0.0.3"))
+        # The oldest of the flood is hung up, and the machine that was there before is not.
+        assert first.recv(1) == b""
+        slow.sendall(request[20:])
+        assert slow.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_connections_that_are_kept_alive_leave_room_for_new_ones(
+    coordinator: TlsCoordinator, machine: V1Machine
+) -> None:
+    request = b"POST /v1/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+    with ExitStack() as stack:
+        idle = []
+        for _ in range(MOST_IDLE + 20):
+            connection = stack.enter_context(coordinator.secured(source="127.0.0.3"))
+            connection.sendall(request)
+            idle.append(connection.recv(1000))
+        assert b"connection: keep-alive" in idle[0].lower()
+        assert b"connection: close" in idle[-1].lower()
+        assert machine.due() == {}
 
 
 def test_a_renewed_certificate_is_served_without_a_restart(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turku.api.configuration.tls.worker import HEADERS_LIMIT_BYTES, Arrival
+from turku.api.configuration.tls.arrivals import HEADERS_LIMIT_BYTES, Arrival
 from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
 

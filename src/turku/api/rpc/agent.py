@@ -21,7 +21,6 @@ from turku.api.configuration.tls import served
 from turku.api.fleet import assignment, former_history, reported_problems, same_name, versions
 from turku.api.fleet.identity import authentication, clones, re_enrolment, registration, rotation, work_limit
 from turku.api.fleet.identity.keyring import Purpose
-from turku.api.fleet.identity.throttle import network_of
 from turku.api.fleet.models import Auth, Machine
 from turku.api.queue import leases
 from turku.api.request import client_address
@@ -30,6 +29,7 @@ from turku.api.restores import offers, progress_report
 from turku.api.rpc import source_messages
 from turku.api.rpc.checkin_query import PendingWork, pending_work
 from turku.api.rpc.endpoint import endpoint
+from turku.core.client_network import network_of
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.codec import encode
 from turku.protocol.messages import (

@@ -17,19 +17,13 @@ from typing import Any, Final
 from gunicorn import http, sock, util  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
-from turku.protocol.codec import MESSAGE_LIMIT_BYTES
+from turku.api.configuration.tls.arrivals import ARRIVAL_SECONDS, Arrival, Arrivals
 
-ARRIVAL_SECONDS: Final = 60.0
-"""The longest time from the first byte of a handshake or request to the last one of the request."""
-MOST_ARRIVING: Final = 500
-"""Connections whose request has not arrived yet. The oldest is closed for one more."""
-HELD_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of all requests that have not arrived whole. The longest of them is closed when they are more."""
-HEADERS_LIMIT_BYTES: Final = 64 * 1024
+MOST_IDLE: Final = 200
+"""Connections that are kept alive between two requests. An answer beyond them ends its connection."""
 _ANSWER_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 2.0
 _CHUNK_BYTES: Final = 64 * 1024
-_HEADERS_END: Final = b"\r\n\r\n"
 
 
 class BoundedSocket(ssl.SSLSocket):
@@ -62,50 +56,14 @@ class TlsConnection(TConn):  # type: ignore[misc]
         util.close(self.sock)
 
 
-class Arrival:
-    """A connection whose handshake or request is not complete."""
-
-    def __init__(self, connection: TlsConnection, *, is_shaken: bool) -> None:
-        self.connection = connection
-        self.is_shaken = is_shaken
-        self.deadline = time.monotonic() + ARRIVAL_SECONDS
-        self.content = bytearray()
-        self.is_refused = False
-        self.headers_end = -1
-        self.total_bytes = 0
-
-    def refusal(self) -> HTTPStatus | None:
-        """Return the status for a request that is not taken, and learn its length when its headers are complete."""
-        if self.headers_end >= 0:
-            return None
-        self.headers_end = self.content.find(_HEADERS_END)
-        if self.headers_end < 0:
-            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if len(self.content) > HEADERS_LIMIT_BYTES else None
-        body_bytes = 0
-        for line in bytes(self.content[: self.headers_end]).split(b"\r\n")[1:]:
-            name, _, value = line.partition(b":")
-            if name.strip().lower() == b"transfer-encoding":
-                return HTTPStatus.LENGTH_REQUIRED
-            if name.strip().lower() == b"content-length":
-                # gunicorn refuses a malformed or second one.
-                body_bytes = int(value) if value.strip().isdigit() else 0
-        self.total_bytes = self.headers_end + len(_HEADERS_END) + body_bytes
-        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if body_bytes > MESSAGE_LIMIT_BYTES else None
-
-    @property
-    def is_complete(self) -> bool:
-        """True if the whole request is there, and is taken."""
-        return not self.is_refused and self.headers_end >= 0 and len(self.content) >= self.total_bytes
-
-
 class TlsWorker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's worker with threads, with arriving requests in its event loop."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        # In the order of their deadlines.
-        self._arriving: dict[TlsConnection, Arrival] = {}
-        self._held_bytes = 0
+        self._arrivals = Arrivals()
+        # A worker without room stops accepting. These and those that arrive leave room for requests in threads.
+        self.max_keepalived = min(self.max_keepalived, MOST_IDLE)
 
     def accept(self, listener: Any) -> None:
         """Accept a connection, and begin its handshake."""
@@ -139,17 +97,17 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
         now = time.monotonic()
         # A worker that stops waits for those that it has, and not as long.
         early = 0.0 if self.alive else ARRIVAL_SECONDS - _STOP_SECONDS
-        for arrival in list(self._arriving.values()):
+        for arrival in self._arrivals:
             if arrival.deadline - early > now:
                 break
             self._abandon(arrival)
 
     def _begin(self, connection: TlsConnection, *, is_shaken: bool) -> None:
-        if len(self._arriving) >= MOST_ARRIVING:
-            self._abandon(next(iter(self._arriving.values())))
-        arrival = self._arriving[connection] = Arrival(connection, is_shaken=is_shaken)
+        arrival = self._arrivals.begin(connection, is_shaken=is_shaken)
         connection.sock.setblocking(False)
         self._proceed(arrival)
+        if one := self._arrivals.one_too_many():
+            self._abandon(one)
 
     def _proceed(self, arrival: Arrival) -> None:
         """Do what can be done without waiting, then wait for more or hand the request to a thread."""
@@ -166,8 +124,7 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
                 if arrival.is_refused:
                     # Read on, because a client that still sends its request would not read the answer.
                     continue
-                arrival.content += chunk
-                self._held_bytes += len(chunk)
+                self._arrivals.hold(arrival, chunk)
                 status = arrival.refusal()
                 if status is not None:
                     self._refuse(arrival, status)
@@ -182,18 +139,18 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
 
     def _wait(self, arrival: Arrival, event: int) -> None:
         self.poller.register(arrival.connection.sock, event, partial(self._on_ready, arrival))
-        if self._held_bytes > HELD_BYTES:
-            self._abandon(max(self._arriving.values(), key=lambda each: len(each.content)))
+        if one := self._arrivals.one_too_large():
+            self._abandon(one)
 
     def _on_ready(self, arrival: Arrival, tls: Any) -> None:
         # It may have been closed by an event of the same round.
-        if self._arriving.get(arrival.connection) is arrival:
+        if self._arrivals.is_current(arrival):
             self.poller.unregister(tls)
             self._proceed(arrival)
 
     def _hand_over(self, arrival: Arrival) -> None:
         connection = arrival.connection
-        self._forget(arrival)
+        self._arrivals.end(arrival)
         if connection.parser is None:
             connection.parser = http.get_parser(self.cfg, connection.sock, connection.client)
             connection.initialized = True
@@ -204,20 +161,15 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
         body = json.dumps({"error": f"this request is not taken: {status.phrase.lower()}"}).encode()
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
         ending = f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        self._held_bytes -= len(arrival.content)
-        arrival.content.clear()
+        self._arrivals.release(arrival)
         arrival.is_refused = True
         arrival.connection.sock.send(f"{head}{ending}".encode() + body)
 
     def _abandon(self, arrival: Arrival) -> None:
-        self._forget(arrival)
+        self._arrivals.end(arrival)
         with suppress(KeyError, ValueError, OSError):
             self.poller.unregister(arrival.connection.sock)
         self._drop(arrival.connection)
-
-    def _forget(self, arrival: Arrival) -> None:
-        self._arriving.pop(arrival.connection, None)
-        self._held_bytes -= len(arrival.content)
 
     def _drop(self, connection: TlsConnection) -> None:
         self.nr_conns -= 1

@@ -6,14 +6,12 @@ than a good one, a good one costs nothing more, and all workers refuse together.
 
 import hashlib
 import hmac
-import ipaddress
 import logging
 import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Generic, TypeVar
 
 from django.conf import settings
@@ -21,6 +19,7 @@ from django.db import DatabaseError
 from django.db.models import F
 
 from turku.api.fleet.models import BadCredentialCount
+from turku.core.client_network import network_of
 from turku.core.clock import SYSTEM_CLOCK, Clock
 
 _log = logging.getLogger(__name__)
@@ -78,16 +77,6 @@ class _GoodCredentials:
     def holds(self, caller: str, network: str, secret: str) -> bool:
         known = (self._digests.get(caller) or {}).get(network)
         return known is not None and hmac.compare_digest(known, self._digest(secret))
-
-
-@lru_cache(maxsize=REMEMBERED_ADDRESSES)
-def network_of(address: str) -> str:
-    """Return the network that counts as one address. For IPv6 it is the /64 from which one host picks addresses."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return ""
-    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 class Throttle:

@@ -1,0 +1,23 @@
+"""The network that counts as one client, where clients share something that is limited."""
+
+import ipaddress
+from functools import lru_cache
+from typing import Final
+
+_REMEMBERED: Final = 20_000
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def network_of(address: str) -> str:
+    """Return the network that counts as one address. For IPv6 it is the /64 from which one host picks addresses.
+
+    Text that is no address counts as one network with an empty name.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    if isinstance(parsed, ipaddress.IPv6Address):
+        # A socket for both versions shows IPv4 addresses as one small part of IPv6.
+        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)

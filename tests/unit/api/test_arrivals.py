@@ -1,0 +1,60 @@
+"""Bounds of the requests that have not arrived over TLS: a network that uses them up pays for it itself."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from turku.api.configuration.tls import arrivals
+from turku.api.configuration.tls.arrivals import Arrival, Arrivals
+
+
+def connection(address: str, port: int = 0) -> Any:
+    class Connection(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    return Connection(client=(address, port))
+
+
+def begin(all_arrivals: Arrivals, address: str, content: bytes = b"") -> Arrival:
+    arrival = all_arrivals.begin(connection(address), is_shaken=True)
+    all_arrivals.hold(arrival, content)
+    return arrival
+
+
+def test_the_network_that_has_most_connections_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "MOST_ARRIVING", 3)
+    found = Arrivals()
+    machine = begin(found, "192.0.2.1")
+    flood = [begin(found, f"2001:db8::{number}") for number in range(2)]
+    assert found.one_too_many() is None
+    other = begin(found, "192.0.2.2")
+    assert found.one_too_many() is flood[0]
+    found.end(flood[0])
+    assert found.one_too_many() is None
+    assert list(found) == [machine, flood[1], other]
+
+
+def test_the_network_that_holds_most_bytes_loses_its_longest_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "HELD_BYTES", 100)
+    found = Arrivals()
+    begin(found, "192.0.2.1", b"x" * 50)
+    begin(found, "192.0.2.9", b"x" * 20)
+    assert found.one_too_large() is None
+    longest = begin(found, "192.0.2.9", b"x" * 40)
+    assert found.one_too_large() is longest
+    found.end(longest)
+    # It was ended twice by two events of one round.
+    found.end(longest)
+    assert found.one_too_large() is None
+
+
+def test_a_refused_request_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "HELD_BYTES", 10)
+    found = Arrivals()
+    refused = begin(found, "192.0.2.1", b"x" * 20)
+    found.release(refused)
+    assert found.one_too_large() is None
+    found.end(refused)
+    begin(found, "192.0.2.1", b"x" * 10)
+    assert found.one_too_large() is None
