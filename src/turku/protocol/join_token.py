@@ -9,7 +9,7 @@ import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,8 @@ from turku.protocol.certificate import FINGERPRINTS_LIMIT, Fingerprint
 from turku.protocol.client import checked_url
 
 LIMIT_CHARACTERS: Final = 2048
+KEYS: Final = ("api_url", "api_key_fingerprints")
+"""Keys of the configuration that a token sets. A token without fingerprints ends those of an earlier coordinator."""
 _CHECKSUM_BYTES: Final = 4
 _HINT: Final = "make a new one on the coordinator: turku-api join-token create"
 
@@ -53,6 +55,15 @@ class JoinToken:
         """Return the token as one word."""
         content = msgspec.json.encode(_Content(self.url, self.secret.reveal(), self.key_fingerprints))
         return f"turku-{self.kind}-{urlsafe_b64encode(content + _checksum(content)).decode().rstrip('=')}"
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what a configuration needs to know of the coordinator. The secret is in none."""
+        pinned = {"api_key_fingerprints": list(self.key_fingerprints)} if self.key_fingerprints else {}
+        return {"api_url": self.url, **pinned}
+
+    def digest(self) -> str:
+        """Return the digest by which a setup knows that it was given this token before."""
+        return hashlib.sha256(self.encode().encode()).hexdigest()
 
 
 def decode(text: str, *, kind: JoinKind) -> JoinToken:

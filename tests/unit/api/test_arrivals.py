@@ -1,6 +1,6 @@
 """Bounds of the requests that have not arrived over TLS: a network that uses them up pays for it itself."""
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -9,11 +9,13 @@ from turku.api.configuration.tls import arrivals
 from turku.api.configuration.tls.arrivals import Arrival, Arrivals
 
 
-def connection(address: str, port: int = 0) -> Any:
-    class Connection(SimpleNamespace):
-        __hash__ = object.__hash__
+@dataclass(eq=False)
+class Connection:
+    client: tuple[str, int]
 
-    return Connection(client=(address, port))
+
+def connection(address: str, port: int = 0) -> Any:
+    return Connection((address, port))
 
 
 def begin(all_arrivals: Arrivals, address: str, content: bytes = b"") -> Arrival:

@@ -210,6 +210,22 @@ def test_another_coordinator_is_registered_with_as_well(host: Host) -> None:
     assert len(registrations) == 2
 
 
+def test_a_new_coordinator_at_the_same_address_is_registered_with(host: Host) -> None:
+    registrations: list[str] = []
+    set_up(host, registrations)
+    # It has another secret, and its certificate is one that an authority signed.
+    token = JoinToken(JoinKind.STORAGE, TOKEN.url, Secret("t" * 30))
+    set_up(host, registrations, token=token)
+    assert len(registrations) == 2
+    written = json.loads(host.path(ETC / "config.d/setup.json").read_text())
+    assert "api_key_fingerprints" not in written
+    # The same token, or none, is no reason to register again.
+    set_up(host, registrations, token=token)
+    set_up(host, registrations, token=None)
+    set_up(host, registrations, token=token)
+    assert len(registrations) == 2
+
+
 def test_what_an_administrator_wrote_is_left_to_that_file_and_a_volume_is_added(host: Host) -> None:
     place = host.path(ETC / "config.d")
     place.mkdir(parents=True)

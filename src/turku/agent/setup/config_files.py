@@ -13,6 +13,7 @@ from turku.core.setup.host import Host
 from turku.core.setup.step import FileStep
 from turku.errors import InvalidValue, UsageError
 from turku.policy import names, source_options
+from turku.protocol import join_token
 from turku.protocol.join_token import JoinToken
 
 DEFAULT_FREQUENCY: Final = "daily, 0100-0500"
@@ -45,6 +46,7 @@ class MachineFiles:
     declared: dict[str, Any]
     """All sources of this machine, of whichever file."""
     api_url: str
+    token_digest: str = ""
 
     def steps(self, config_dir: Path) -> list[FileStep]:
         """Return the steps that write the files."""
@@ -90,7 +92,8 @@ def configuration(choices: MachineChoices, host: Host, config_dir: Path) -> Mach
                 f"{path} is not a directory of this machine", hint="--source NAME=PATH names the right one"
             )
     files = config_file.read(place / "config.d")
-    content = files.own({"unit_name": socket.gethostname(), **files.earlier, **_chosen(choices)})
+    earlier = files.earlier_without(join_token.KEYS if choices.token else ())
+    content = files.own({"unit_name": socket.gethostname(), **earlier, **_chosen(choices)})
     merged = files.merged(content)
     if "api_url" not in merged:
         raise UsageError(
@@ -104,7 +107,8 @@ def configuration(choices: MachineChoices, host: Host, config_dir: Path) -> Mach
     for name, options in sources.items():
         for problem in source_options.problems(options):
             raise UsageError(f"source {name}: {problem}")
-    return MachineFiles(content, sources, {**known, **sources}, str(merged["api_url"]))
+    token_digest = choices.token.digest() if choices.token is not None else ""
+    return MachineFiles(content, sources, {**known, **sources}, str(merged["api_url"]), token_digest)
 
 
 def _options(choices: MachineChoices, name: str, path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,8 +124,7 @@ def _options(choices: MachineChoices, name: str, path: Path, known: Mapping[str,
 def _chosen(choices: MachineChoices) -> dict[str, Any]:
     found: dict[str, Any] = {name: text for name, text in choices.names.items() if text is not None}
     if choices.token is not None:
-        found["api_url"] = choices.token.url
-        found["api_key_fingerprints"] = list(choices.token.key_fingerprints)
+        found |= choices.token.configuration()
     if choices.accept_profiles:
         found["accept_profiles"] = [str(path) for path in choices.accept_profiles]
     return {key: value for key, value in found.items() if value}

@@ -51,6 +51,7 @@ def plan(
             chosen.api_url,
             digest,
             register,
+            chosen.token_digest,
             is_repeated=comes_back or not has_identity,
         ),
         *([] if comes_back and not chosen.declared else periodic_steps(PACKAGE, host, PROGRAM)),

@@ -26,10 +26,9 @@ def rotate(_options: argparse.Namespace, say: Say) -> int:
     now = SYSTEM_CLOCK.now()
     key_id = hash_keys.rotate(now=now)
     log.record(log.COMMAND_LINE, [log.NewEntry("hash_key.added", None, new={"id": key_id})], now=now)
-    say(
-        f"New hash key {key_id}. Copy the key file to every other coordinator of this database and start "
-        "all of them again; each credential moves to the new key when it is next used."
-    )
+    say(f"New hash key: {key_id}")
+    say("Copy the key file to every other coordinator of this database, and start all of them again.")
+    say("Each credential moves to the new key when it is next used.")
     return 0
 
 

@@ -1,6 +1,6 @@
 """The configuration file that setup writes. What an administrator's own files say is left to them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,10 @@ class ConfigFiles:
     def own(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return the part of the content that setup writes, because the administrator's files do not have it."""
         return _without(content, self.others)
+
+    def earlier_without(self, keys: Collection[str]) -> dict[str, Any]:
+        """Return the content of the earlier setup without keys that are chosen anew."""
+        return {key: value for key, value in self.earlier.items() if key not in keys}
 
     def merged(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return the content with the administrator's files over it."""

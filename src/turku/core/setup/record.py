@@ -51,6 +51,8 @@ class Made(msgspec.Struct, frozen=True, omit_defaults=True):
     """SHA-256 of a file's content, or the target of a link. Other content was written by somebody else."""
     earlier: str = ""
     """Digest of the content that is being replaced."""
+    token_digest: str = ""
+    """Digest of the join token of a registration. It leads to no token, as their secrets are long and random."""
     is_finished: bool = True
     reload: Reload = Reload.NONE
 

@@ -10,13 +10,15 @@ from turku.core.setup.step import DONE, Finding, State, Step
 
 @dataclass(frozen=True)
 class RegistrationStep(Step):
-    """A registration, which is repeated when the configuration changed. Nothing here undoes it."""
+    """A registration, which is repeated with another configuration or join token. Nothing here undoes it."""
 
     title: str
     address: str
     digest: str
-    """Digest of the configuration. Another service at the same address does not know this host."""
+    """Digest of the configuration."""
     register: Callable[[], None]
+    token_digest: str = ""
+    """Digest of the join token, if one was given. Another service at the same address does not know this host."""
     is_repeated: bool = False
     """True if it is done whatever was registered before."""
 
@@ -24,8 +26,12 @@ class RegistrationStep(Step):
         made = record.find(Kind.REGISTRATION, self.address)
         if made is None or self.is_repeated:
             return Finding(State.NEEDED)
+        if self.token_digest not in ("", made.token_digest):
+            return Finding(State.NEEDED, "another join token was given")
         return DONE if made.digest == self.digest else Finding(State.NEEDED, "the configuration changed")
 
     def apply(self, host: Host, record: Record) -> None:  # noqa: ARG002  (the service is elsewhere)
         self.register()
-        record.add(Made(Kind.REGISTRATION, self.address, self.digest))
+        made = record.find(Kind.REGISTRATION, self.address)
+        token_digest = self.token_digest or (made.token_digest if made else "")
+        record.add(Made(Kind.REGISTRATION, self.address, self.digest, token_digest=token_digest))

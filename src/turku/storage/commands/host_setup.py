@@ -64,7 +64,7 @@ def set_up(options: argparse.Namespace) -> int:
         for line in volume_choice.advice(choice):
             say(line)
     _require_consent(options, chosen)
-    if token is not None and not Record(host, PROGRAM).find(Kind.REGISTRATION, token.url):
+    if token is not None and not _is_used(token, host):
         # Before anything is changed: is it there, and is it the one that the token is from?
         ApiClient(token.url, accepted_keys=token.key_fingerprints).call("health", {}, HealthAnswer)
     made = plan(host, chosen, place, lambda: _register(place, token))
@@ -85,6 +85,11 @@ def tear_down(options: argparse.Namespace) -> int:
 
 def _token(text: str | None) -> JoinToken | None:
     return None if text is None else join_token.decode(person.secret_argument(text), kind=JoinKind.STORAGE)
+
+
+def _is_used(token: JoinToken, host: Host) -> bool:
+    made = Record(host, PROGRAM).find(Kind.REGISTRATION, token.url)
+    return made is not None and made.token_digest == token.digest()
 
 
 def _sshd_port(host: Host, user: str) -> int:

@@ -12,6 +12,7 @@ from turku.core.setup import config_file
 from turku.core.setup.host import Host
 from turku.core.setup.step import FileStep
 from turku.errors import UsageError
+from turku.protocol import join_token
 from turku.protocol.join_token import JoinToken
 from turku.storage.config import loading
 from turku.storage.config.defaults import DEFAULT_VAR_DIR
@@ -38,6 +39,7 @@ class Configuration:
 
     content: dict[str, Any]
     merged: dict[str, Any]
+    token_digest: str = ""
 
     @property
     def volumes(self) -> tuple[VolumeChoice, ...]:
@@ -58,7 +60,7 @@ def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, 
     """Return the configuration that the choices make, over that of an earlier setup. Raises UsageError."""
     files = config_file.read(host.path(config_dir) / "config.d")
     # A volume that is added leaves those that there are.
-    content = directory.merge(dict(files.earlier), _chosen(choices))
+    content = directory.merge(files.earlier_without(join_token.KEYS if choices.token else ()), _chosen(choices))
     # A storage that was torn down is the same one again. Under another name the coordinator would know two.
     content.setdefault("name", loading.remembered_name(host.path(DEFAULT_VAR_DIR)) or socket.gethostname())
     content.setdefault("ssh_ping_host", socket.getfqdn())
@@ -79,7 +81,7 @@ def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, 
             f"machines would get the address {merged['ssh_ping_host']}, which is their own",
             hint="--ssh-host storage.example.com names the address at which machines reach this host",
         )
-    return Configuration(content, merged)
+    return Configuration(content, merged, choices.token.digest() if choices.token is not None else "")
 
 
 def _refuse_another_login(others: Mapping[str, Any], user: str) -> None:
@@ -100,8 +102,7 @@ def _chosen(choices: Choices) -> dict[str, Any]:
         "slots": choices.slots,
     }
     if choices.token is not None:
-        found["api_url"] = choices.token.url
-        found["api_key_fingerprints"] = list(choices.token.key_fingerprints) or None
+        found |= choices.token.configuration()
     if choices.volumes:
         found["volumes"] = {each.name: {"path": str(each.path)} for each in choices.volumes}
     return {key: value for key, value in found.items() if value is not None}

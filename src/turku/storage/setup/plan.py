@@ -35,7 +35,11 @@ def plan(host: Host, chosen: Configuration, config_dir: Path, register: Callable
         *snippets.steps(host, PROGRAM, user=user),
         chosen.step(config_dir),
         RegistrationStep(
-            f"register at the coordinator, {api_url}", api_url, digest_of(durable.json_bytes(chosen.merged)), register
+            f"register at the coordinator, {api_url}",
+            api_url,
+            digest_of(durable.json_bytes(chosen.merged)),
+            register,
+            chosen.token_digest,
         ),
         *periodic_steps(PACKAGE, host, PROGRAM),
     ]

@@ -63,7 +63,7 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*arguments, **settings)
         self._arrivals = Arrivals()
         # A worker without room stops accepting. These and those that arrive leave room for requests in threads.
-        self.max_keepalived = min(self.max_keepalived, MOST_IDLE)
+        self.max_keepalived: int = min(self.cfg.worker_connections - self.cfg.threads, MOST_IDLE)
 
     def accept(self, listener: Any) -> None:
         """Accept a connection, and begin its handshake."""
