@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: ansible help setup demo test test-hosts tutorial test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages test-packages clean
+.PHONY: ansible help setup demo test test-hosts tutorial test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints packages clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -152,9 +152,6 @@ packages: ## build .deb packages of Debian 12 and 13 into dist/, as root
 	@packaging/require-debian-packages.sh packages
 	@$(MAKE) --no-print-directory setup
 	@packaging/packages.sh $(BIN)/python $(RELEASES)
-
-test-packages: ## install, upgrade, remove and purge the packages of dist/, as root
-	@packaging/test-packages.sh $(RELEASES)
 
 clean: ## remove what the other targets created
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.hosts.fleet import HOSTS, VOLUME, Fleet
-from tests.hosts.host import Host
+from tests.hosts.host import CommandRefused, Host
 from tests.hosts.package_versions import newer
 
 PACKAGES = {
@@ -54,6 +54,37 @@ def test_a_service_is_restarted_by_its_upgrade(fleet: Fleet, tmp_path: Path) -> 
     assert "ActiveState=active" in after
     assert after != before
     fleet.coordinator.run("turku-api health")
+
+
+# A table that is gone, and a row that says that its migration did not happen, stand for an older database.
+OLDER = (
+    'database.execute("DROP TABLE django_session");'
+    "database.execute(\"DELETE FROM django_migrations WHERE app = 'sessions'\"); database.commit()"
+)
+
+
+def test_an_upgrade_migrates_the_database_and_a_failure_is_told_and_finished_by_a_second_try(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    coordinator = fleet.coordinator
+    program = coordinator.root / "root" / "older.py"
+    program.write_text(f'import sqlite3; database = sqlite3.connect("/var/lib/turku-api/db.sqlite3")\n{OLDER}\n')
+    coordinator.run("systemctl stop turku-api.service && python3 /root/older.py")
+    environment = coordinator.root / "etc/turku-api/environment"
+    before = environment.read_text()
+    environment.write_text(f"{before}TURKU_DATABASE_URL=postgresql://nobody@127.0.0.1:1/none\n")
+    with pytest.raises(CommandRefused) as refused:
+        upgrade(coordinator, "coordinator", tmp_path / "newer")
+    assert "turku-api: the database could not be migrated" in refused.value.output
+    environment.write_text(before)
+    coordinator.run("dpkg --configure turku-api")
+    program.write_text(
+        'import sqlite3; sqlite3.connect("/var/lib/turku-api/db.sqlite3").execute("SELECT * FROM django_session")\n'
+    )
+    coordinator.run("python3 /root/older.py")
+    assert coordinator.run("stat --format=%U /var/lib/turku-api/db.sqlite3").strip() == "turku-api"
+    coordinator.run("turku-api health")
+    assert coordinator.failed_units() == ""
 
 
 def test_a_backup_works_after_every_host_was_upgraded(fleet: Fleet, tmp_path: Path) -> None:
