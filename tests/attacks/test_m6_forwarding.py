@@ -25,8 +25,8 @@ from turku.core import command
 from turku.core.kernel import tcp_table
 from turku.core.kernel.tcp_table import TcpState
 from turku.protocol.messages import AssignedMachine
-from turku.storage.commands import sshd_protection
-from turku.storage.commands.protection import Verdict
+from turku.storage.commands.protection import sshd
+from turku.storage.commands.protection.fact import Verdict
 from turku.storage.registration import authorized_keys
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -343,7 +343,7 @@ def test_m6_the_requests_of_a_machine_are_data_to_the_real_forced_command(tmp_pa
 def test_m6_check_reports_everything_that_no_line_can_forbid(tmp_path: Path) -> None:
     planted, port = tmp_path / "planted", free_port()
     with target(tmp_path / "storage", LINE, "GatewayPorts yes", "AcceptEnv *") as storage:
-        fact = sshd_protection.sshd_fact(storage.effective, user=storage.sshd.user)
+        fact = sshd.sshd_fact(storage.effective, user=storage.sshd.user)
         # And these are no false alarms.
         with storage.ssh("-R", f"{planted}:127.0.0.1:9") as child:
             assert wait_for(child, "in agent")
@@ -357,7 +357,7 @@ def test_m6_check_reports_everything_that_no_line_can_forbid(tmp_path: Path) -> 
 
 
 def test_m6_check_is_content_with_the_snippet(storage_with_snippet: Target) -> None:
-    fact = sshd_protection.sshd_fact(storage_with_snippet.effective, user=storage_with_snippet.sshd.user)
+    fact = sshd.sshd_fact(storage_with_snippet.effective, user=storage_with_snippet.sshd.user)
     assert fact.verdict is Verdict.OK, fact.text
 
 

@@ -17,8 +17,8 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from turku.errors import CatalogUnusable
 from turku.storage import catalog
 from turku.storage.catalog import database
-from turku.storage.commands import protection
-from turku.storage.commands.protection import Verdict
+from turku.storage.commands.protection import host
+from turku.storage.commands.protection.fact import Verdict
 from turku.storage.integrity import damage, drill, drill_record
 from turku.storage.integrity.damage import DamageRecord
 
@@ -184,7 +184,7 @@ def test_n4_the_check_names_a_volume_that_others_may_write_to(
     os.chown(own.path, owner, owner)
     found = [
         fact.verdict
-        for fact in protection.facts(machine.storage)
+        for fact in host.facts(machine.storage)
         if fact.subject == f"volume {own.name}"
         and str(own.path) in fact.text
         and ("chmod" in fact.text or "chown" in fact.text)

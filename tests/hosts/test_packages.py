@@ -14,7 +14,7 @@ PROGRAMS = (
     *("turku-api", "turku_auth_create", "turku_health", "turku_clean_logs"),
 )
 READERS = ("man-db", "bash-completion", "zsh", "fish")
-"""What reads manual pages and completion. ``packaging/host-roots.sh`` fetches it."""
+"""Readers of manual pages and completion. ``packaging/host-roots.sh`` fetches them."""
 OWNERS_AND_MODES = {
     "/etc/turku-agent/sources.d": "root:root 700",
     "/etc/turku-storage/config.d": "root:root 700",

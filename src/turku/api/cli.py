@@ -25,21 +25,18 @@ PROGRAM = Program(
         for name in (
             "serve",
             "status",
-            "join-token",
-            "profile",
             "auth-create",
             "back-up-now",
             "health",
             "clean-logs",
-            "machine",
-            "storage",
             "restore",
             "hash-key",
             "tls",
             "backup",
             "recover",
         )
-    },
+    }
+    | {f"fleet.{name.replace('-', '_')}": (name,) for name in ("join-token", "profile", "machine", "storage")},
     (
         ("Set this host up as the coordinator:", "{prog} setup"),
         ("Create an Auth for machines:", "{prog} auth-create machine_reg"),

@@ -9,8 +9,8 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import CommandFailed
-from turku.storage.commands import protection
-from turku.storage.commands.protection import Verdict
+from turku.storage.commands.protection import host
+from turku.storage.commands.protection.fact import Verdict
 from turku.storage.registration import login_shell
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
@@ -64,6 +64,6 @@ def test_a_user_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 def test_check_calls_it_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell(tmp_path, monkeypatch, 'echo Welcome; exec /bin/sh "$@"')
     configuration = storage_configuration(tmp_path / "storage", ssh_ping_user=USER)
-    [fact] = [fact for fact in protection.facts(configuration) if fact.subject == "login shell"]
+    [fact] = [fact for fact in host.facts(configuration) if fact.subject == "login shell"]
     assert fact.verdict is Verdict.FAIL
     assert "'Welcome'" in fact.text

@@ -24,8 +24,9 @@ from turku.core.clock import SYSTEM_CLOCK
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, ConfigurationError
 from turku.protocol import rsync_checksums
-from turku.storage.commands import check, protection
-from turku.storage.commands.protection import Verdict
+from turku.storage.commands import check
+from turku.storage.commands.protection import host
+from turku.storage.commands.protection.fact import Verdict
 from turku.storage.containment import bubblewrap, capabilities, sandbox, seccomp
 from turku.storage.fs import clone
 from turku.storage.fs import tree as fs
@@ -316,7 +317,7 @@ def test_without_a_sandbox_root_refuses_unless_told_and_a_fallback_is_told(
             bubblewrap.is_contained(storage.limits)
     else:
         assert not bubblewrap.is_contained(storage.limits)
-    fact = protection._sandbox(storage.limits)
+    fact = host._sandbox(storage.limits)
     assert fact.verdict is (Verdict.FAIL if is_refused else Verdict.WARN)
     said = bubblewrap.fault(storage.limits)
     assert (said is not None) == is_told

@@ -10,8 +10,9 @@ from tests.support.loop_volume import loop_volume
 
 from turku.core import command
 from turku.errors import ConfigurationError, NoVolume
-from turku.storage.commands import check, protection
-from turku.storage.commands.protection import Verdict
+from turku.storage.commands import check
+from turku.storage.commands.protection import host
+from turku.storage.commands.protection.fact import Verdict
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import volume_marks, volumes
 from turku.storage.fs import mounts
@@ -113,7 +114,7 @@ def test_a_disk_mounted_over_a_volume_on_the_root_file_system_is_another_volume(
     # Somebody set the storage up on the directory, and forgot to mount.
     assert volume_choice.is_on_root_file_system(VolumeChoice("data", point))
     volumes.machine_directory(storage, MACHINE)
-    [fact] = [each for each in protection._volume(storage, storage.disk.volumes[0]) if "operating system" in each.text]
+    [fact] = [each for each in host._volume(storage, storage.disk.volumes[0]) if "operating system" in each.text]
     assert fact.verdict is Verdict.WARN
     mount(disk, point)
     before = set(point.iterdir())

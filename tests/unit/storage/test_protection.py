@@ -7,8 +7,8 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.core.configuration.declaration import with_values
-from turku.storage.commands import protection, sshd_protection
-from turku.storage.commands.protection import Fact, Verdict
+from turku.storage.commands.protection import host, sshd
+from turku.storage.commands.protection.fact import Fact, Verdict
 from turku.storage.config.model import StorageConfig
 from turku.storage.fs import mounts
 
@@ -38,11 +38,11 @@ def storage(tmp_path: Path) -> StorageConfig:
 
 
 def private_facts(storage: StorageConfig) -> dict[str, Verdict]:
-    return {fact.subject: fact.verdict for fact in protection._private_files(storage)}
+    return {fact.subject: fact.verdict for fact in host._private_files(storage)}
 
 
 def test_sshd_that_forwards_only_what_backups_need_is_good() -> None:
-    assert sshd_protection.sshd_fact(GOOD_SSHD, user="turku").verdict is Verdict.OK
+    assert sshd.sshd_fact(GOOD_SSHD, user="turku").verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_sshd_that_forwards_only_what_backups_need_is_good() -> None:
     ],
 )
 def test_sshd_that_allows_more_is_a_warning_that_names_it(line: str, changed: str) -> None:
-    fact = sshd_protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
+    fact = sshd.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
     assert fact.verdict is Verdict.WARN
     assert changed in fact.text
 
@@ -74,14 +74,14 @@ def test_sshd_that_allows_more_is_a_warning_that_names_it(line: str, changed: st
     ],
 )
 def test_an_option_that_no_line_of_a_key_can_forbid_is_a_failure_that_names_it(line: str, changed: str) -> None:
-    fact = sshd_protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
+    fact = sshd.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
     assert fact.verdict is Verdict.FAIL
     assert any(setting in fact.text for setting in changed.splitlines())
 
 
 def test_variables_of_the_language_do_no_harm() -> None:
     accepted = "acceptenv LANG\nacceptenv LC_*\nacceptenv TURKU_NO_VARIABLE\n"
-    assert sshd_protection.sshd_fact(GOOD_SSHD + accepted, user="turku").verdict is Verdict.OK
+    assert sshd.sshd_fact(GOOD_SSHD + accepted, user="turku").verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_variables_of_the_language_do_no_harm() -> None:
 )
 def test_sshd_must_ask_about_new_machines_as_who_can_answer(program: str, asks_as: str, verdict: Verdict) -> None:
     output = f"{GOOD_SSHD}authorizedkeyscommand {program}\nauthorizedkeyscommanduser {asks_as}\n"
-    assert sshd_protection.new_machines_fact(output, runs_as="root").verdict is verdict
+    assert sshd.new_machines_fact(output, runs_as="root").verdict is verdict
 
 
 @pytest.mark.parametrize("line", ["disableforwarding yes", "allowtcpforwarding no", "allowtcpforwarding local"])
 def test_sshd_that_lets_no_machine_in_is_a_failure(line: str) -> None:
     name = line.split(maxsplit=1)[0]
     lines = [line if text.startswith(f"{name} ") else text for text in GOOD_SSHD.splitlines()]
-    assert sshd_protection.sshd_fact("\n".join(lines), user="turku").verdict is Verdict.FAIL
+    assert sshd.sshd_fact("\n".join(lines), user="turku").verdict is Verdict.FAIL
 
 
 def test_the_options_are_those_of_the_mount_that_holds_the_path(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_options_are_those_of_the_mount_that_holds_the_path(tmp_path: Path) 
 
 
 def test_a_volume_mounted_without_nosuid_and_nodev_is_a_warning(storage: StorageConfig) -> None:
-    facts = list(protection._volume(storage, storage.disk.volumes[0]))
+    facts = list(host._volume(storage, storage.disk.volumes[0]))
     missing = {"nosuid", "nodev"} - mounts.mount_of(storage.disk.volumes[0].path).options
     assert (facts[0].verdict is Verdict.WARN) == bool(missing)
     assert all(option in facts[0].text for option in missing)
@@ -123,7 +123,7 @@ def test_a_volume_mounted_without_nosuid_and_nodev_is_a_warning(storage: Storage
 
 def test_a_volume_below_the_low_water_mark_is_a_failure(storage: StorageConfig) -> None:
     low = with_values(storage, low_water_free_pct=100.0)
-    assert Verdict.FAIL in {fact.verdict for fact in protection._volume(low, low.disk.volumes[0])}
+    assert Verdict.FAIL in {fact.verdict for fact in host._volume(low, low.disk.volumes[0])}
 
 
 def test_a_file_with_a_secret_that_others_may_read_is_a_failure(storage: StorageConfig) -> None:
@@ -150,19 +150,19 @@ def test_a_state_directory_that_others_may_write_is_a_failure(storage: StorageCo
 
 
 def test_a_sandbox_that_is_off_is_a_warning(storage: StorageConfig) -> None:
-    fact: Fact = protection._sandbox(with_values(storage, sandbox="off").limits)
+    fact: Fact = host._sandbox(with_values(storage, sandbox="off").limits)
     assert fact.verdict is Verdict.WARN
 
 
 def test_without_root_and_fake_super_owners_are_lost_and_that_is_said(storage: StorageConfig) -> None:
-    verdict = protection._user(with_values(storage, fake_super=False).receiving).verdict
+    verdict = host._user(with_values(storage, fake_super=False).receiving).verdict
     assert (verdict is Verdict.WARN) == (os.geteuid() != 0)
 
 
 def test_sshd_that_lets_nobody_listen_stops_every_backup() -> None:
-    fact = sshd_protection.sshd_fact(GOOD_SSHD + "permitlisten none\n", user="turku")
+    fact = sshd.sshd_fact(GOOD_SSHD + "permitlisten none\n", user="turku")
     assert fact.verdict is Verdict.FAIL
-    assert sshd_protection.sshd_fact(GOOD_SSHD + "permitlisten localhost:*\n", user="turku").verdict is Verdict.OK
+    assert sshd.sshd_fact(GOOD_SSHD + "permitlisten localhost:*\n", user="turku").verdict is Verdict.OK
 
 
 def test_a_secret_that_only_its_directory_protects_is_a_failure(storage: StorageConfig) -> None:
@@ -177,8 +177,8 @@ def test_a_secret_that_only_its_directory_protects_is_a_failure(storage: Storage
     assert private_facts(storage)[str(path)] is Verdict.OK
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "storage.localdomain"])
-def test_an_address_that_leads_machines_to_themselves_is_reported(storage: StorageConfig, host: str) -> None:
-    (fact,) = protection._address(with_values(storage, ssh_ping_host=host).ssh)
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "storage.localdomain"])
+def test_an_address_that_leads_machines_to_themselves_is_reported(storage: StorageConfig, address: str) -> None:
+    (fact,) = host._address(with_values(storage, ssh_ping_host=address).ssh)
     assert fact.verdict is Verdict.WARN
-    assert list(protection._address(with_values(storage, ssh_ping_host="storage.example.com").ssh)) == []
+    assert list(host._address(with_values(storage, ssh_ping_host="storage.example.com").ssh)) == []

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tests.support.backed_up_machine import storage_configuration
 
-from turku.storage.commands import protection
-from turku.storage.commands.protection import Verdict
+from turku.storage.commands.protection import host
+from turku.storage.commands.protection.fact import Verdict
 from turku.storage.containment import bubblewrap, capabilities, seccomp
 
 MACHINE = Path("/srv/turku/9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
@@ -292,7 +292,7 @@ def test_a_processor_without_a_filter_is_a_problem(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         bubblewrap, "sandbox_availability", lambda _configuration: bubblewrap.SandboxAvailability(True, "works")
     )
-    fact = protection._filter(storage_configuration(tmp_path).limits)
+    fact = host._filter(storage_configuration(tmp_path).limits)
     assert fact.verdict is Verdict.FAIL
     assert "install libseccomp2" in fact.text
 
@@ -302,10 +302,10 @@ def test_a_filter_that_is_in_force_says_what_made_it(tmp_path: Path, monkeypatch
         bubblewrap, "sandbox_availability", lambda _configuration: bubblewrap.SandboxAvailability(True, "works")
     )
     monkeypatch.setattr(seccomp, "available_filter", lambda: seccomp.SyscallFilter(b"", "libseccomp"))
-    fact = protection._filter(storage_configuration(tmp_path).limits)
+    fact = host._filter(storage_configuration(tmp_path).limits)
     assert fact.verdict is Verdict.OK
     assert "made by libseccomp" in fact.text
     monkeypatch.setattr(
         bubblewrap, "sandbox_availability", lambda _configuration: bubblewrap.SandboxAvailability(False, "is off")
     )
-    assert protection._filter(storage_configuration(tmp_path).limits).verdict is Verdict.WARN
+    assert host._filter(storage_configuration(tmp_path).limits).verdict is Verdict.WARN

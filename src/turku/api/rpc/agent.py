@@ -17,6 +17,7 @@ from turku.api.backups.next_backup import due_sources
 from turku.api.backups.profiles import offers as profile_offers
 from turku.api.backups.profiles import reports as profile_reports
 from turku.api.backups.profiles.offers import Group
+from turku.api.configuration.client_network import network_of
 from turku.api.configuration.tls import served
 from turku.api.fleet import assignment, former_history, reported_problems, same_name, versions
 from turku.api.fleet.identity import authentication, clones, re_enrolment, registration, rotation, work_limit
@@ -29,7 +30,6 @@ from turku.api.restores import offers, progress_report
 from turku.api.rpc import source_messages
 from turku.api.rpc.checkin_query import PendingWork, pending_work
 from turku.api.rpc.endpoint import endpoint
-from turku.core.client_network import network_of
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.codec import encode
 from turku.protocol.messages import (

@@ -14,8 +14,8 @@ from turku.core.units import size
 from turku.errors import TurkuError
 from turku.policy.timing import clock_agreement
 from turku.protocol.messages import HealthAnswer
-from turku.storage.commands import protection, sshd_protection
-from turku.storage.commands.protection import Verdict
+from turku.storage.commands.protection import host, sshd
+from turku.storage.commands.protection.fact import Verdict
 from turku.storage.commands.setup import EXIT_PROBLEMS, config_dir
 from turku.storage.config import loading
 from turku.storage.config.model import SshConfig, StorageConfig
@@ -63,7 +63,7 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
             "'turku-storage snapshots' marks them"
         )
     say("what protects this host:")
-    for fact in (*protection.facts(configuration), *sshd_protection.facts(configuration)):
+    for fact in (*host.facts(configuration), *sshd.facts(configuration)):
         if fact.verdict is Verdict.FAIL:
             problems.append(f"{fact.subject}: {fact.text}")
         else:

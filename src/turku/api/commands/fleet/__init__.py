@@ -1,1 +1,1 @@
-"""The rows, questions and acts of the commands about machines and storages."""
+"""The commands about machines, storages and what is offered to them, with their rows and questions."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
-from turku.core.client_network import network_of
+from turku.api.configuration.client_network import network_of
 from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
 ARRIVAL_SECONDS: Final = 60.0

@@ -18,8 +18,8 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.db.models import F
 
+from turku.api.configuration.client_network import network_of
 from turku.api.fleet.models import BadCredentialCount
-from turku.core.client_network import network_of
 from turku.core.clock import SYSTEM_CLOCK, Clock
 
 _log = logging.getLogger(__name__)

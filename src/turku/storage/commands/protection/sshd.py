@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from turku.core import command
 from turku.errors import CommandFailed
-from turku.storage.commands.protection import Fact, fail, ok, warn
+from turku.storage.commands.protection.fact import Fact, fail, ok, warn
 from turku.storage.config.model import StorageConfig
 from turku.storage.registration import acting_user
 

@@ -1,6 +1,6 @@
 """The network that counts as one client."""
 
-from turku.core.client_network import network_of
+from turku.api.configuration.client_network import network_of
 
 
 def test_a_host_does_not_escape_by_another_address_of_its_network() -> None:

@@ -7,14 +7,12 @@ import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from enum import Enum
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from turku.core import command
 from turku.core.configuration import exposed_secrets
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
+from turku.storage.commands.protection.fact import Fact, fail, ok, warn
 from turku.storage.config.model import LimitsConfig, ReceivingConfig, SshConfig, StorageConfig, Volume
 from turku.storage.containment import bubblewrap, limits, seccomp
 from turku.storage.containment.bubblewrap import SandboxProbeFailed
@@ -25,25 +23,6 @@ from turku.storage.rsync import version as rsync_version
 
 _TIMEOUT_SECONDS = 10.0
 _ANY_MACHINE = "00000000-0000-4000-8000-000000000000"
-
-
-class Verdict(Enum):
-    """The verdict on one fact."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-class Fact(NamedTuple):
-    """One thing that protects this host, or does not. ``text`` also says what to do about it."""
-
-    verdict: Verdict
-    subject: str
-    text: str
-
-
-ok, warn, fail = (partial(Fact, verdict) for verdict in Verdict)
 
 
 def facts(configuration: StorageConfig) -> tuple[Fact, ...]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from turku.api.audit import log
-from turku.api.commands.fleet import machines, questions, rows
+from turku.api.commands.fleet import machine_life, questions, rows
 from turku.api.commands.fleet.rows import ago, day
 from turku.api.commands.setup import configured
 from turku.api.fleet import former_history, moving, removal
@@ -43,7 +43,9 @@ def _list(options: argparse.Namespace, say: Say) -> int:
         return 0
     found = fleet_marks.storages(now=now)
     if options.state:
-        found = found.filter(has_mark(fleet_marks.storage_conditions(now=now), machines.chosen_states(options.state)))
+        found = found.filter(
+            has_mark(fleet_marks.storage_conditions(now=now), machine_life.chosen_states(options.state))
+        )
     storages = list(found)
     backed_up, former = _counts()
     why = [reasons.storage_reason(row, now=now) for row in storages]
@@ -153,7 +155,7 @@ def _drain(options: argparse.Namespace, say: Say) -> int:
     moving.set_draining(storage, is_draining=True, actor=log.COMMAND_LINE, now=now)
     for machine, new in plan.items():
         moving.move(
-            machine, new, machines.kept_until(machine, options.keep_until, now=now), actor=log.COMMAND_LINE, now=now
+            machine, new, machine_life.kept_until(machine, options.keep_until, now=now), actor=log.COMMAND_LINE, now=now
         )
     say(f"Storage {storage} gets no new machines. {count_of(len(plan), 'machine')} moved.")
     if plan:
@@ -167,7 +169,7 @@ def _show_plan(storage: Storage, plan: Mapping[Machine, Storage], text: str | No
     for target, count in sorted(Counter(str(each) for each in plan.values()).items()):
         say(f"  {count} to {target}")
     table = [
-        (str(machine), str(target), former_history.fate(machines.kept_until(machine, text, now=now), now=now))
+        (str(machine), str(target), former_history.fate(machine_life.kept_until(machine, text, now=now), now=now))
         for machine, target in plan.items()
     ]
     if table:
@@ -232,7 +234,7 @@ COMMANDS = (
                     ("Print the names of all:", "{prog} --json | jq -r '.[].name'"),
                 ),
                 (
-                    OneOf(machines.STATE, machines.PROBLEM),
+                    OneOf(machine_life.STATE, machine_life.PROBLEM),
                     OneOf(
                         Argument("--versions", action="store_true", help="Show the versions of their programs."),
                         Argument("--removed", action="store_true", help="Show the storages that were removed."),
@@ -274,7 +276,7 @@ COMMANDS = (
                         Argument("--to", metavar="STORAGE", help="Move them there (default: spread by free space)."),
                         Argument("--only-new", action="store_true", help="Move no machine."),
                     ),
-                    machines.KEEP_UNTIL,
+                    machine_life.KEEP_UNTIL,
                     common.DRY_RUN,
                     common.YES,
                 ),

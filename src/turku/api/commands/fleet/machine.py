@@ -8,7 +8,7 @@ from django.utils import timezone
 from turku.api.audit import log
 from turku.api.backups import operator_actions
 from turku.api.backups.models import WITHDRAWN, Source
-from turku.api.commands.fleet import machines
+from turku.api.commands.fleet import machine_life
 from turku.api.commands.setup import configured
 from turku.api.fleet import mute
 from turku.api.fleet.identity import re_enrolment
@@ -82,7 +82,7 @@ COMMANDS = (
         "machine",
         "List, disable, move, remove, re-enrol or mute machines, or confirm that sources were withdrawn.",
         (
-            *machines.COMMANDS,
+            *machine_life.COMMANDS,
             Command(
                 "re-enrol",
                 "Print a one-time code for a reinstalled machine.",
@@ -92,7 +92,7 @@ COMMANDS = (
                     ("Print only the code, for a script:", "{prog} web/2 --raw"),
                     ("Use it at once on that machine:", "{prog} web/2 --raw | ssh web-2 turku-agent re-enrol"),
                 ),
-                (machines.MACHINE, Argument("--raw", action="store_true", help="Print the code and nothing else.")),
+                (machine_life.MACHINE, Argument("--raw", action="store_true", help="Print the code and nothing else.")),
             ),
             Command(
                 "mute",
@@ -104,7 +104,7 @@ COMMANDS = (
                     ("Name it by the first digits of its UUID:", "{prog} 9bef --days 180 --reason 'spare machine'"),
                 ),
                 (
-                    machines.MACHINE,
+                    machine_life.MACHINE,
                     Argument(
                         "--days",
                         type=number("days", LONGEST_MUTE.days, above_least=True),
@@ -124,7 +124,7 @@ COMMANDS = (
                     ("End it, and check the fleet:", "{prog} web/2 && turku-api health"),
                     ("End it, and back the machine up:", "{prog} web/2 && turku-api back-up-now web/2"),
                 ),
-                (machines.MACHINE,),
+                (machine_life.MACHINE,),
             ),
             Command(
                 "confirm-withdrawal",
@@ -136,7 +136,7 @@ COMMANDS = (
                     ("Confirm all, and check the fleet:", "{prog} web/2 && turku-api health"),
                 ),
                 (
-                    machines.MACHINE,
+                    machine_life.MACHINE,
                     Argument(
                         "sources", nargs="*", metavar="SOURCE", help="Name of a source (default: all withdrawn ones)."
                     ),
