@@ -248,7 +248,7 @@ def tables(found: Found) -> str:
         "",
         *table.table({mode: [(case_name(mode, title), "whole") for title in ROOT] for mode in modes}),
         "",
-        "### Why not",
+        "### Reasons",
         "",
         *table.notes(),
     ]

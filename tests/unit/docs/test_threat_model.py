@@ -17,15 +17,15 @@ ATTACKS = REPOSITORY / "tests" / "attacks"
 _ATTACK = re.compile(r"\[(test_\w+\.py)\]\(\.\./tests/attacks/(test_\w+\.py)\)")
 _PARTS = (
     "The attacks we have in mind",
-    "What we assume",
-    "What we guarantee",
-    "What each of them still can do",
-    "What breaks when an assumption breaks",
+    "Assumptions",
+    "Guarantees",
+    "Remaining powers of each",
+    "Effects of a broken assumption",
 )
 
 
 def rows() -> dict[str, Row]:
-    found = markdown.table(markdown.section(PAGE, "What we guarantee"))
+    found = markdown.table(markdown.section(PAGE, "Guarantees"))
     assert len({row.key for row in found}) == len(found)
     return {row.key: row for row in found}
 
@@ -74,7 +74,7 @@ def test_every_attack_is_on_the_page() -> None:
 
 def test_every_assumption_says_what_breaks_without_it() -> None:
     text = (REPOSITORY / PAGE).read_text()
-    assumed = re.findall(r"^\| (A\d+) \|", markdown.section(PAGE, "What we assume"), re.MULTILINE)
-    broken = re.findall(r"^\| (A\d+) ", markdown.section(PAGE, "What breaks when an assumption breaks"), re.MULTILINE)
+    assumed = re.findall(r"^\| (A\d+) \|", markdown.section(PAGE, "Assumptions"), re.MULTILINE)
+    broken = re.findall(r"^\| (A\d+) ", markdown.section(PAGE, "Effects of a broken assumption"), re.MULTILINE)
     assert assumed == list(dict.fromkeys(broken))
     assert set(re.findall(r"\bA\d+\b", text)) == set(assumed)

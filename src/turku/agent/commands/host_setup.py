@@ -11,7 +11,7 @@ from turku.agent.config import loading
 from turku.agent.config.model import DEFAULT_VAR_DIR
 from turku.agent.identity import rotation
 from turku.agent.setup import config_files, state_owner
-from turku.agent.setup.config_files import DEFAULT_FREQUENCY, DEFAULT_RETENTION, MachineChoices
+from turku.agent.setup.config_files import SETUP_FREQUENCY, SETUP_RETENTION, MachineChoices
 from turku.agent.setup.first_backup import FirstBackup
 from turku.agent.setup.plan import NEEDED, PACKAGE, PROGRAM, plan
 from turku.core import log
@@ -172,12 +172,12 @@ COMMANDS = (
             Argument(
                 "--frequency",
                 metavar="WHEN",
-                help=f"When these sources are backed up (default: '{DEFAULT_FREQUENCY}').",
+                help=f"When these sources are backed up (default: '{SETUP_FREQUENCY}').",
             ),
             Argument(
                 "--retention",
                 metavar="RULES",
-                help=f"Rules by which their snapshots are kept (default: '{DEFAULT_RETENTION}').",
+                help=f"Rules by which their snapshots are kept (default: '{SETUP_RETENTION}').",
             ),
             Argument("--unit", metavar="NAME", help="Name of this machine (default: host name)."),
             Argument("--service", metavar="NAME", help="Service that it belongs to (default: none)."),

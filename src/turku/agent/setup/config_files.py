@@ -16,8 +16,8 @@ from turku.policy import names, source_options
 from turku.protocol import join_token
 from turku.protocol.join_token import JoinToken
 
-DEFAULT_FREQUENCY: Final = "daily, 0100-0500"
-DEFAULT_RETENTION: Final = "last 7 days, earliest of 4 weeks, earliest of 6 months"
+SETUP_FREQUENCY: Final = "daily, 0100-0500"
+SETUP_RETENTION: Final = "last 7 days, earliest of 4 weeks, earliest of 6 months"
 _MODE: Final = 0o600
 
 
@@ -116,8 +116,8 @@ def _options(choices: MachineChoices, name: str, path: Path, known: Mapping[str,
     found = known.get(name)
     before = dict(found) if isinstance(found, dict) else {}
     before["path"] = str(path)
-    before["frequency"] = choices.frequency or before.get("frequency") or DEFAULT_FREQUENCY
-    before["retention"] = choices.retention or before.get("retention") or DEFAULT_RETENTION
+    before["frequency"] = choices.frequency or before.get("frequency") or SETUP_FREQUENCY
+    before["retention"] = choices.retention or before.get("retention") or SETUP_RETENTION
     return before
 
 
