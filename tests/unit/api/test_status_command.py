@@ -80,6 +80,19 @@ def test_without_systemd_nothing_is_said_to_be_stopped() -> None:
     assert "systemd does not run here" in " ".join(text.split())
 
 
+@pytest.mark.parametrize(("days", "code"), [(2, 0), (4, 1)])
+@pytest.mark.usefixtures("cast")
+def test_an_old_backup_of_the_coordinator_itself_is_a_problem(
+    booted: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, days: int, code: int
+) -> None:
+    booted(SERVICE, BACKUP)
+    monkeypatch.setattr(status, "DEFAULT_DIRECTORY", tmp_path)
+    (tmp_path / f"{SYSTEM_CLOCK.now() - timedelta(days=days):%Y-%m-%dT%H%M%SZ}").mkdir()
+    found, text = turku_api("status")
+    assert found == code
+    assert ("the newest backup of this coordinator is 4 d old" in " ".join(text.split())) is bool(code)
+
+
 def test_the_newest_own_backup_is_found_by_its_name(tmp_path: Path) -> None:
     assert backup.newest(tmp_path) is None
     assert backup.newest(tmp_path / "missing") is None

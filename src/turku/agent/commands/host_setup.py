@@ -170,9 +170,7 @@ COMMANDS = (
                 help="Directory to back up, such as etc=/etc. Can be repeated.",
             ),
             Argument(
-                "--frequency",
-                metavar="WHEN",
-                help=f"When these sources are backed up (default: '{SETUP_FREQUENCY}').",
+                "--frequency", metavar="WHEN", help=f"When these sources are backed up (default: '{SETUP_FREQUENCY}')."
             ),
             Argument(
                 "--retention",

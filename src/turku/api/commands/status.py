@@ -31,12 +31,14 @@ from turku.core.cli.status_screen import StatusRow, StatusScreen
 from turku.core.cli.systemd_timers import Timer
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.setup import host_files
-from turku.core.units import count_of, size
+from turku.core.units import count_of, rough_duration, size
 from turku.errors import CommandFailed
 
 _SERVICE = "turku-api"
 _CERTIFICATE_ENDS_SOON = timedelta(days=14)
 _DAY = timedelta(days=1)
+_OWN_BACKUP_IS_OLD = timedelta(days=3)
+"""The timer makes one every night."""
 
 
 def run(options: argparse.Namespace, say: Say) -> int:
@@ -83,6 +85,7 @@ def screen(*, now: datetime) -> StatusScreen:
         next=_next_rows(timers, now=now),
         problems=[
             *_own_problems(service, certificate, certificate_ends, now=now),
+            *_backup_problems(last_backup, now=now),
             *status_screen.timer_problems((service, *timers)),
             *_fleet_problems(health),
         ],
@@ -158,6 +161,12 @@ def _own_problems(service: Timer, certificate: Path | None, ends: datetime | Non
         yield "turku-api.service does not run: systemctl enable --now turku-api.service"
     if certificate and ends is not None and ends - now < _CERTIFICATE_ENDS_SOON:
         yield f"the certificate {certificate} {'has ended' if ends <= now else 'ends soon'}: renew it"
+
+
+def _backup_problems(last: datetime | None, *, now: datetime) -> Iterator[str]:
+    # Without any, the timer has not come yet, or this coordinator is kept in another way.
+    if last is not None and now - last > _OWN_BACKUP_IS_OLD:
+        yield f"the newest backup of this coordinator is {rough_duration(now - last)} old: run turku-api backup"
 
 
 def _fleet_problems(health: FleetHealth) -> Sequence[str]:
