@@ -53,9 +53,20 @@ def test_the_running_system_is_the_same_until_the_next_boot(monkeypatch: pytest.
     boot = tmp_path / "boot_id"
     boot.write_text("another\n")
     monkeypatch.setattr(running_system, "_BOOT", boot)
+    monkeypatch.setattr(running_system, "_PROCESS_IDS", tmp_path / "none")
     second = running_system.running_system()
     monkeypatch.setattr(running_system, "_FIRST_PROCESS", tmp_path / "none")
     third = running_system.running_system()
     boot.unlink()
     assert len({first, second, third}) == 3
     assert running_system.running_system() == ""
+
+
+def test_a_container_is_told_apart_without_the_id_of_the_boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # A unit with ProtectKernelTunables= sees another one there.
+    monkeypatch.setattr(running_system, "_PROCESS_IDS", tmp_path)
+    first = running_system.running_system()
+    assert first.startswith(f"{tmp_path.stat().st_ino}.")
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(running_system, "_BOOT", tmp_path / "boot_id")
+    assert running_system.running_system() == first
