@@ -226,6 +226,20 @@ def test_a_new_coordinator_at_the_same_address_is_registered_with(host: Host) ->
     assert len(registrations) == 2
 
 
+def test_what_was_edited_stays_when_something_else_is_chosen_anew(host: Host) -> None:
+    set_up(host, [])
+    written = host.path(ETC / "config.d/setup.json")
+    written.write_text(json.dumps({**json.loads(written.read_text()), "trash_days": 30}))
+    said = set_up(host, [], slots=9)
+    assert "keeps what the present one has besides" in said
+    content = json.loads(written.read_text())
+    assert (content["trash_days"], content["slots"]) == (30, 9)
+    # What cannot be read is nobody's to overwrite.
+    written.write_text("{")
+    assert "it was edited since" in set_up(host, [], slots=7)
+    assert written.read_text() == "{"
+
+
 def test_what_an_administrator_wrote_is_left_to_that_file_and_a_volume_is_added(host: Host) -> None:
     place = host.path(ETC / "config.d")
     place.mkdir(parents=True)

@@ -47,6 +47,8 @@ class MachineFiles:
     """All sources of this machine, of whichever file."""
     api_url: str
     token_digest: str = ""
+    has_earlier: bool = False
+    """True if the content was made from that of an earlier setup, with what was edited there."""
 
     def steps(self, config_dir: Path) -> list[FileStep]:
         """Return the steps that write the files."""
@@ -54,6 +56,7 @@ class MachineFiles:
             config_dir / "config.d" / config_file.FILE,
             durable.json_bytes(self.content),
             mode=_MODE,
+            keeps_edits=self.has_earlier,
             purpose="the coordinator, and the names of this machine",
         )
         return [main, *(self._source_step(config_dir, name, options) for name, options in self.sources.items())]
@@ -108,7 +111,8 @@ def configuration(choices: MachineChoices, host: Host, config_dir: Path) -> Mach
         for problem in source_options.problems(options):
             raise UsageError(f"source {name}: {problem}")
     token_digest = choices.token.digest() if choices.token is not None else ""
-    return MachineFiles(content, sources, {**known, **sources}, str(merged["api_url"]), token_digest)
+    declared = {**known, **sources}
+    return MachineFiles(content, sources, declared, str(merged["api_url"]), token_digest, files.has_earlier)
 
 
 def _options(choices: MachineChoices, name: str, path: Path, known: Mapping[str, Any]) -> dict[str, Any]:

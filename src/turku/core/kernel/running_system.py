@@ -17,8 +17,8 @@ def running_system() -> str:
 
     The boot's random id tells hosts and copies of a virtual machine apart. Containers of one kernel are told apart by
     their namespace and the start of their first process, without that id: systemd 252 shows units with
-    ProtectKernelTunables= the kernel's id, and everything else in the container the container's own. Parts that cannot be
-    read are left out. Empty where nothing can be read.
+    ProtectKernelTunables= the kernel's id, and everything else in the container the container's own. Parts that cannot
+    be read are left out. Empty where nothing can be read.
     """
     fields = _text(_FIRST_PROCESS).rpartition(")")[2].split()
     start = fields[_START_TIME_FIELD] if len(fields) > _START_TIME_FIELD else ""

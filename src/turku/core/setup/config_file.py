@@ -19,6 +19,11 @@ class ConfigFiles:
     others: Mapping[str, Any]
     """The merged content of the administrator's own files."""
 
+    @property
+    def has_earlier(self) -> bool:
+        """True if there is a file of an earlier setup that can be read."""
+        return bool(self.earlier)
+
     def own(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return the part of the content that setup writes, because the administrator's files do not have it."""
         return _without(content, self.others)

@@ -78,6 +78,8 @@ class FileStep(Step):
     group: str = "root"
     purpose: str = ""
     reload: Reload = Reload.NONE
+    keeps_edits: bool = False
+    """True if the content has what the present file has, so that an edit is not lost with it."""
     check_content: Callable[[Host, bytes], None] | None = None
     """Raises TurkuError for content that must not be written."""
     check_host: Callable[[Host], None] | None = None
@@ -98,11 +100,16 @@ class FileStep(Step):
             return Finding(State.KEPT, f"it is there, and cannot be read as a file: {error.strerror}")
         if found == self.content:
             return self._find_written(made, mode)
+        if made is not None and made.wrote(found):
+            return Finding(State.NEEDED, "replaces that of an earlier setup")
+        return self._find_edited(made)
+
+    def _find_edited(self, made: Made | None) -> Finding:
+        if self.keeps_edits:
+            return Finding(State.NEEDED, "keeps what the present one has besides")
         if made is None:
             return Finding(State.KEPT, "another one is there, which setup did not write")
-        if not made.wrote(found):
-            return Finding(State.KEPT, "it was edited since setup wrote it")
-        return Finding(State.NEEDED, "replaces that of an earlier setup")
+        return Finding(State.KEPT, "it was edited since setup wrote it")
 
     def _find_written(self, made: Made | None, mode: int) -> Finding:
         if mode & ~self.mode:

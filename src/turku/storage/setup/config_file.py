@@ -40,6 +40,8 @@ class Configuration:
     content: dict[str, Any]
     merged: dict[str, Any]
     token_digest: str = ""
+    has_earlier: bool = False
+    """True if the content was made from that of an earlier setup, with what was edited there."""
 
     @property
     def volumes(self) -> tuple[VolumeChoice, ...]:
@@ -52,6 +54,7 @@ class Configuration:
             config_dir / "config.d" / config_file.FILE,
             durable.json_bytes(self.content),
             mode=0o600,
+            keeps_edits=self.has_earlier,
             purpose="coordinator, volumes, and the address for machines",
         )
 
@@ -81,7 +84,8 @@ def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, 
             f"machines would get the address {merged['ssh_ping_host']}, which is their own",
             hint="--ssh-host storage.example.com names the address at which machines reach this host",
         )
-    return Configuration(content, merged, choices.token.digest() if choices.token is not None else "")
+    token_digest = choices.token.digest() if choices.token is not None else ""
+    return Configuration(content, merged, token_digest, files.has_earlier)
 
 
 def _refuse_another_login(others: Mapping[str, Any], user: str) -> None:
