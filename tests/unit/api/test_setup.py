@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 
+import turku
 from turku.api import cli
 from turku.api.commands import host_setup
 from turku.api.configuration import environment, service_user
@@ -38,6 +39,7 @@ class Programs:
         self.running: set[str] = set()
         self.has_account = False
         self.failing = ""
+        self.started_unix_seconds: float | None = None
 
     def __call__(self, argv: Sequence[str]) -> CompletedProgram:
         line = " ".join(argv).replace(str(self.root), "")
@@ -66,6 +68,8 @@ class Programs:
                 raise CommandFailed("no database")
             for name in ("db.sqlite3", "secret_key", "hash_key"):
                 (state / name).touch()
+        if "ActiveEnterTimestamp" in line and self.started_unix_seconds is not None:
+            return f"@{self.started_unix_seconds}\n".encode()
         if "show_whether" in line:
             return b"yes\n" if self.has_account else b"no\n"
         if "join-token" in line:
@@ -260,6 +264,19 @@ def test_a_changed_setting_restarts_the_service(host: Host, programs: Programs) 
     programs.called.clear()
     set_up(host, found(host, time_zone="Asia/Tokyo"))
     assert programs.called == ["systemctl restart turku-api.service"]
+
+
+@pytest.mark.parametrize(("seconds", "restarts"), [(-10, True), (10, False)])
+def test_a_service_that_started_before_an_upgrade_of_the_program_is_restarted(
+    host: Host, programs: Programs, seconds: int, restarts: bool
+) -> None:
+    set_up(host, found(host))
+    programs.called.clear()
+    path = Path(turku.__file__)
+    programs.started_unix_seconds = max(path.stat().st_ctime, host.path("/etc/turku-api/environment").stat().st_mtime)
+    programs.started_unix_seconds += seconds
+    set_up(host, found(host))
+    assert programs.called == (["systemctl restart turku-api.service"] if restarts else [])
 
 
 def test_edited_settings_are_not_replaced_and_the_difference_is_named(host: Host) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import turku
 from turku.api.configuration import environment, service_user
 from turku.api.configuration.setup import account, health_call
 from turku.api.configuration.setup.answers import Answers, TlsWay
@@ -220,7 +221,7 @@ def _service_steps(host: Host, answers: Answers, settings_file: FileStep) -> Seq
 
 
 def _restart_step(settings_file: FileStep) -> Step:
-    """Return the step that restarts a service that runs with older settings."""
+    """Return the step that restarts a service that runs with older settings, or with the program before an upgrade."""
 
     def find(host: Host) -> Finding:
         if not host.succeeds("systemctl", "--quiet", "is-active", SERVICE):
@@ -228,13 +229,19 @@ def _restart_step(settings_file: FileStep) -> Step:
         changes = settings_file.find(host, Record(host, PROGRAM)).state is State.NEEDED
         started = _started_unix_seconds(host)
         path = host.path(settings_file.place)
-        is_older = started is not None and path.exists() and path.stat().st_mtime > started + 1
+        changed = max(path.stat().st_mtime if path.exists() else 0.0, _program_changed_unix_seconds())
+        is_older = started is not None and changed > started + 1
         return Finding(State.NEEDED) if changes or is_older else DONE
 
     def restart(host: Host) -> None:
         host.run(["systemctl", "restart", SERVICE])
 
-    return Action(f"restart {SERVICE} with the new settings", find, restart)
+    return Action(f"restart {SERVICE}, because settings or program are newer", find, restart)
+
+
+def _program_changed_unix_seconds() -> float:
+    """Return the time at which this program was installed, by its status: archives give their files older times."""
+    return Path(turku.__file__).stat().st_ctime
 
 
 def _started_unix_seconds(host: Host) -> float | None:
