@@ -1,5 +1,8 @@
 """Machines and storages as rows of tables and as JSON."""
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +20,7 @@ from turku.core.units import rough_duration, size
 NOTHING = "-"
 VERSION_COLUMNS = ("turku", "rsync", "ssh", "os", "python")
 _MIB = 1024**2
+_NARROWEST = 20
 
 
 def ago(moment: datetime | None, *, now: datetime) -> str:
@@ -116,11 +120,13 @@ def space(mebibytes: float) -> str:
 
 
 def show_fields(fields: Iterable[tuple[str, str]], say: Say) -> None:
-    """Print the names and values of one object. Empty values are left out."""
+    """Print the names and values of one object, long ones in several lines of a terminal. Empty ones are left out."""
     shown = [(name, value) for name, value in fields if value not in ("", NOTHING)]
-    width = max(len(name) for name, _value in shown)
+    width = max(len(name) for name, _value in shown) + len(": ")
+    room = max(shutil.get_terminal_size().columns - width, _NARROWEST) if sys.stdout.isatty() else sys.maxsize
     for name, value in shown:
-        first, *others = value.split("\n")
-        say(f"{name + ':':<{width + 1}} {one_line(first)}")
-        for line in others:
-            say(f"{'':<{width + 1}} {one_line(line)}")
+        label = f"{name}:"
+        for line in value.split("\n"):
+            for part in textwrap.wrap(one_line(line), room, break_long_words=False, break_on_hyphens=False):
+                say(f"{label:<{width}}{part}")
+                label = ""
