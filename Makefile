@@ -40,7 +40,7 @@ demo: ## back up and restore a directory on this computer
 test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(TEST_ARGUMENTS)
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(TEST_ARGUMENTS)
 
 # Ansible is large, so it has an environment of its own.
 ANSIBLE_STAMP := .cache/ansible/.installed

@@ -85,7 +85,7 @@ def test_without_a_registration_the_error_says_what_to_do(storage: StorageHost) 
     storage.write_configuration(api_auth=None)
     completed = storage.update_config(check=False)
     assert completed.exit_code == 77
-    assert "turku_auth_create storage_reg" in "\n".join(completed.last_lines)
+    assert "turku-api join-token create storage" in "\n".join(completed.last_lines)
     assert not storage.authorized_keys.exists()
 
 
