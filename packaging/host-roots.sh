@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Makes the roots of the hosts of `make test-hosts`: a minimal Debian with systemd for each release, whose apt has fetched
 # already what the packages of dist/ depend on, and what tests install besides (readers of manual pages and completion,
-# PostgreSQL). So all of it is installed without network. Existing roots are kept.
+# PostgreSQL, cloud-init). So all of it is installed without network. Existing roots are kept.
 # Usage: host-roots.sh DIRECTORY
 set -eu
 here=$(dirname "$0")
 directory=${1:?host-roots.sh: name a directory}
-extras="man-db bash-completion zsh fish postgresql"
+extras="man-db bash-completion zsh fish postgresql cloud-init"
 for release in debian12:bookworm debian13:trixie; do
   name=${release%:*}
   root=$directory/$name
