@@ -6,6 +6,12 @@ from tests.hosts.fleet import HOSTS, Fleet
 from tests.hosts.host import Host
 
 COPY = "/var/backups/turku-api"
+OWNERS_AND_MODES = {
+    "/etc/turku-api": "root:turku-api 750",
+    "/etc/turku-api/environment": "root:turku-api 640",
+    "/var/lib/turku-api/db.sqlite3": "turku-api:turku-api 600",
+    "/var/lib/turku-api/hash_key": "turku-api:turku-api 600",
+}
 
 
 def replaced(fleet: Fleet, directory: Path) -> Host:
@@ -30,12 +36,15 @@ def test_a_copy_of_the_coordinator_goes_on_where_it_was(fleet: Fleet, tmp_path: 
     fleet.coordinator.run("systemctl start turku-api-backup.service")
     copy = next((fleet.coordinator.root / COPY.lstrip("/")).glob("2*"))
     new = replaced(fleet, tmp_path / "new")
+    # Only root can read it, whoever it belonged to.
     new.run("mkdir -m 0700 /root/copy")
     for file in copy.rglob("*"):
         if file.is_file():
             new.copy_in(file, to=f"/root/copy/{copy.name}/{file.parent.relative_to(copy)}")
     said = new.run("turku-api recover /root/copy --yes 2>&1 || turku-api recover /root/copy 2>&1")
     assert "2 machines and 1 storage" in said
+    for path, expected in OWNERS_AND_MODES.items():
+        assert new.run(f"stat --format='%U:%G %a' {path}").strip() == expected, path
     new.run("turku-api setup --yes")
     new.wait_until("turku-api health")
     backs_up(fleet, new, "with a copy")
