@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from turku.storage.backup.job import BackupJob, BackupReport
 from turku.storage.backup.run import back_up
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits, watchdog
+from turku.storage.rsync import stats
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
 pytestmark = pytest.mark.storage_rsync
@@ -136,6 +138,17 @@ def test_the_bytes_of_a_run_that_ends_before_its_first_check_are_counted(
         watched = watchdog.Watchdog(limits.RunLimits(), process=child.pid, tree=tmp_path)
         watchdog.wait_for(child, watched)
     assert watched.written_bytes >= 1024 * 1024
+
+
+def test_what_neither_kernel_nor_volume_shows_is_counted_as_rsync_reports_it(tmp_path: Path) -> None:
+    watched = watchdog.Watchdog(limits.RunLimits(), process=os.getpid(), tree=tmp_path)
+    # Others have freed more than the run wrote.
+    watched._before = replace(watched._before, available_bytes=0)
+    assert watched.total_written_bytes(4096) == 4096
+    watched.written_bytes = 10_000
+    assert watched.total_written_bytes(4096) == 10_000
+    assert stats.literal_bytes(["Literal data: 7 bytes", "Literal data: 4096 bytes"]) == 4096
+    assert stats.literal_bytes(["Literal data: many"]) == stats.literal_bytes([]) == 0
 
 
 def job(machine_dir: Path, daemon: Rsyncd, name: str) -> BackupJob:

@@ -162,13 +162,15 @@ class Watchdog:
         self.written_bytes = max(self.written_bytes, written)
         return memory
 
-    def total_written_bytes(self) -> int:
+    def total_written_bytes(self, reported_bytes: int) -> int:
         """Return the bytes that the run used in the end, rather too many than too few.
 
         The space that the volume lost meanwhile counts if it is more, with the writes of other runs. Some file systems
-        report no bytes.
+        report no bytes. Where neither is known, what rsync reports counts: bubblewrap may end before the kernel has
+        added the bytes of its children to its own, and others may have freed as much of the volume.
         """
-        return max(self.written_bytes, self._before.available_bytes - free_space(self.tree).available_bytes)
+        lost = self._before.available_bytes - free_space(self.tree).available_bytes
+        return max(self.written_bytes, lost, 0) or reported_bytes
 
     def _space_violation(self) -> str | None:
         now = free_space(self.tree)

@@ -185,7 +185,8 @@ def run(
                 exit_code, is_read = _watched(child, output, watchdog, machine_dir, cancellation)
         finally:
             if not scope.is_dry_run:
-                limits.record_usage(configuration, machine_dir, watchdog.total_written_bytes())
+                used_bytes = watchdog.total_written_bytes(stats.literal_bytes(output.statistics))
+                limits.record_usage(configuration, machine_dir, used_bytes)
         last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
     return TransferResult(
         exit_status(exit_code),
@@ -194,7 +195,7 @@ def run(
         output.suffixes,
         seconds=time.monotonic() - begin,
         all_lines_parsed=output.all_lines_parsed and is_read,
-        written_bytes=watchdog.total_written_bytes(),
+        written_bytes=watchdog.total_written_bytes(stats.literal_bytes(output.statistics)),
         skipped_devices=output.skipped_devices,
         file_errors=output.file_errors,
     )

@@ -101,6 +101,15 @@ def from_run(statistics: Sequence[str], suffixes: SuffixCounter, before: RunStat
     )
 
 
+def literal_bytes(statistics: Sequence[str]) -> int:
+    """Return the bytes of data that rsync reports as received. 0 if it does not say so, or is not understood."""
+    said = [line.partition(":")[2] for line in statistics if line.startswith(f"{_LITERAL}:")]
+    try:
+        return _number(said[-1]) if said else 0
+    except ValueError:
+        return 0
+
+
 def summed(statistics: Sequence[str], earlier: Sequence[str]) -> tuple[str, ...]:
     """Return the statistics of a run with the counts of an earlier run of the same backup added."""
     values = dict(line.split(":", 1) for line in earlier if ":" in line)
