@@ -53,9 +53,17 @@ class TlsCoordinator(Coordinator):
         """A new TCP connection to it, from an address of this computer."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30, source_address=(source, 0))
 
-    def secured(self, *, source: str = "127.0.0.1") -> ssl.SSLSocket:
-        """A new TLS connection to it, from an address of this computer."""
-        return _trusting().wrap_socket(self.connected(source=source))
+    def secured(self, *, source: str = "127.0.0.1", receives_bytes: int = 0) -> ssl.SSLSocket:
+        """A new TLS connection to it, from an address of this computer, which may have a small buffer for answers."""
+        plain = socket.socket()
+        if receives_bytes:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives_bytes)
+            # As on the Internet. In the large segments of loopback the kernel takes in a megabyte at once.
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        plain.settimeout(30)
+        plain.bind((source, 0))
+        plain.connect(("127.0.0.1", self.port))
+        return _trusting().wrap_socket(plain)
 
     def _answers(self) -> bool:
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=_trusting())

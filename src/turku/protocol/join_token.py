@@ -95,5 +95,14 @@ def decode(text: str, *, kind: JoinKind) -> JoinToken:
     return JoinToken(kind, url, Secret(read.secret), read.key_fingerprints)
 
 
+def require_address(token: JoinToken, api_url: str) -> None:
+    """Raise UsageError if an administrator's own file leads to another coordinator than the token is from."""
+    if api_url.rstrip("/") != token.url.rstrip("/"):
+        raise UsageError(
+            f"this join token is from {token.url}, and a file in config.d has the api_url {api_url}",
+            hint="remove api_url from that file, or use a token of that coordinator",
+        )
+
+
 def _checksum(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()[:_CHECKSUM_BYTES]

@@ -1,10 +1,12 @@
 """The coordinator's own TLS: certificates, their renewal, and clients that are slow on purpose."""
 
 import os
+import re
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from tests.support.tls import Files, openssl, self_signed, signed
 from tests.support.tls_coordinator import TlsCoordinator
 from tests.support.v1_client import V1Machine
 
-from turku.api.configuration.tls.arrivals import MOST_ARRIVING
+from turku.api.configuration.tls.arrivals import HEADERS_LIMIT_BYTES, MOST_ARRIVING
 from turku.api.configuration.tls.worker import MOST_IDLE
 from turku.errors import CommandFailed
 
@@ -121,6 +123,13 @@ def begin_behind_a_whole_request(coordinator: TlsCoordinator, stack: ExitStack) 
     stack.enter_context(coordinator.secured()).sendall(head + b"2\r\n\r\n{}" + head + b"1000\r\n\r\n{")
 
 
+LARGE_ANSWER = b"GET /static/admin/js/vendor/xregexp/xregexp.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def read_no_answer(coordinator: TlsCoordinator, stack: ExitStack) -> None:
+    stack.enter_context(coordinator.secured(receives_bytes=4096)).sendall(LARGE_ANSWER)
+
+
 @pytest.mark.parametrize(
     "begin",
     [
@@ -131,6 +140,7 @@ def begin_behind_a_whole_request(coordinator: TlsCoordinator, stack: ExitStack) 
         begin_chunks,
         stay_after_an_answer,
         begin_behind_a_whole_request,
+        read_no_answer,
     ],
 )
 def test_clients_that_never_finish_keep_nobody_waiting(
@@ -142,6 +152,46 @@ def test_clients_that_never_finish_keep_nobody_waiting(
         begun = time.monotonic()
         assert machine.due() == {}
         assert time.monotonic() - begun < 2
+
+
+def test_an_answer_that_is_read_late_is_whole_and_its_connection_goes_on(coordinator: TlsCoordinator) -> None:
+    with coordinator.secured(receives_bytes=4096) as connection:
+        found = []
+        for _ in range(2):
+            connection.sendall(LARGE_ANSWER)
+            time.sleep(0.5)
+            head, _, body = connection.recv(4096).partition(b"\r\n\r\n")
+            length = int(re.findall(rb"(?i)content-length: (\d+)", head)[0])
+            while len(body) < length:
+                chunk = connection.recv(65536)
+                assert chunk, f"it ended after {len(body)} of {length} bytes"
+                body += chunk
+            found.append(body)
+    assert len(found[0]) == length > 300_000
+    assert found[0] == found[1]
+    path = "/static/admin/js/vendor/xregexp/xregexp.js"
+    url = f"{coordinator.url.removesuffix('/v1')}{path}"
+    assert requests.get(url, verify=str(coordinator.files.certificate), timeout=30).content == found[0]
+
+
+def test_headers_in_records_of_one_byte_keep_nobody_waiting(coordinator: TlsCoordinator, machine: V1Machine) -> None:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(coordinator.secured(source="127.0.0.3")) for _ in range(4)]
+
+        def drip(connection: ssl.SSLSocket) -> None:
+            # The answer to a header that is too long may come first.
+            with suppress(OSError):
+                for _ in range(HEADERS_LIMIT_BYTES):
+                    connection.send(b"\r")
+
+        threads = [threading.Thread(target=drip, args=(connection,)) for connection in connections]
+        for thread in threads:
+            thread.start()
+        begun = time.monotonic()
+        assert machine.due() == {}
+        assert time.monotonic() - begun < 2
+        for thread in threads:
+            thread.join()
 
 
 def test_a_flood_from_one_network_pushes_out_none_of_another(coordinator: TlsCoordinator) -> None:

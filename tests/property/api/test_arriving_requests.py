@@ -35,6 +35,9 @@ def test_a_request_is_complete_with_its_last_byte(body: bytes, places: list[int]
     arrival, status = arrive(cut(request, places))
     assert status is None
     assert arrival.is_complete
+    arrival, status = arrive([request[place : place + 1] for place in range(len(request))])
+    assert status is None
+    assert arrival.is_complete
     arrival, status = arrive(cut(request[:-1], places))
     assert status is None
     assert not arrival.is_complete

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from turku.api.configuration.tls import arrivals
+from turku.api.commands import serve
+from turku.api.configuration.tls import arrivals, worker
 from turku.api.configuration.tls.arrivals import Arrival, Arrivals
 
 
@@ -51,11 +52,26 @@ def test_the_network_that_holds_most_bytes_loses_its_longest_request(monkeypatch
     assert found.one_too_large() is None
 
 
+def test_a_site_of_ipv6_with_many_networks_pays_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "MOST_ARRIVING", 4)
+    found = Arrivals()
+    begin(found, "2001:db8:9::1")
+    flood = [begin(found, f"2001:db8:1:{number}::1") for number in (1, 2)]
+    begin(found, "192.0.2.1")
+    flood.append(begin(found, "2001:db8:1:2::2"))
+    # The site has most, and in it the network with two.
+    assert found.one_too_many() is flood[1]
+
+
+def test_all_connections_that_wait_leave_room_to_accept() -> None:
+    assert arrivals.MOST_ARRIVING + worker.MOST_IDLE <= serve.CONNECTIONS * 3 / 4
+
+
 def test_a_refused_request_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrivals, "HELD_BYTES", 10)
     found = Arrivals()
     refused = begin(found, "192.0.2.1", b"x" * 20)
-    found.release(refused)
+    found.release(refused, 20)
     assert found.one_too_large() is None
     found.end(refused)
     begin(found, "192.0.2.1", b"x" * 10)

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from turku.core.command import CompletedProgram
 from turku.core.secret import Secret
 from turku.core.setup import teardown
 from turku.core.setup.host import Host
+from turku.core.setup.record import Record
 from turku.errors import CommandFailed, ConfigurationError, TurkuError, UsageError
 from turku.protocol.join_token import JoinKind, JoinToken
 from turku.storage.commands import host_setup
@@ -224,6 +225,71 @@ def test_a_new_coordinator_at_the_same_address_is_registered_with(host: Host) ->
     set_up(host, registrations, token=None)
     set_up(host, registrations, token=token)
     assert len(registrations) == 2
+
+
+def test_a_token_that_was_used_does_not_undo_what_was_edited_since(host: Host) -> None:
+    registrations: list[str] = []
+    set_up(host, registrations)
+    written = host.path(ETC / "config.d/setup.json")
+    # The coordinator has another key, or another address.
+    edited = {**json.loads(written.read_text()), "api_key_fingerprints": ["SHA256:" + "B" * 43]}
+    written.write_text(json.dumps(edited))
+    record = Record(host, plan.PROGRAM)
+    assert record.knows_token(TOKEN.url, TOKEN.digest())
+    set_up(host, registrations, knows_token=True)
+    assert json.loads(written.read_text()) == edited
+    # Without the file, the token has all that is needed.
+    written.unlink()
+    set_up(host, registrations, knows_token=True)
+    assert json.loads(written.read_text())["api_url"] == TOKEN.url
+
+
+def test_a_failed_registration_is_still_due_without_the_token(host: Host) -> None:
+    set_up(host, [])
+    token = JoinToken(JoinKind.STORAGE, TOKEN.url, Secret("t" * 30), TOKEN.key_fingerprints)
+
+    def refuse() -> None:
+        raise CommandFailed("the token has expired")
+
+    with pytest.raises(CommandFailed):
+        plan.plan(host, configured(host, token=token), ETC, refuse).carry_out(print, is_confirmed=True)
+    registrations: list[str] = []
+    set_up(host, registrations, token=None)
+    assert registrations == ["registered"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace('"ssh_ping_user": "turku-storage"', '"ssh_ping_user": "backup"'),
+        lambda text: text.replace('"sudo turku-storage-ping"', '"doas turku-storage-ping"'),
+    ],
+)
+def test_another_login_in_setup_json_is_not_put_back(host: Host, edit: Callable[[str], str]) -> None:
+    set_up(host, [])
+    written = host.path(ETC / "config.d/setup.json")
+    written.write_text(edit(written.read_text()))
+    before = written.read_text()
+    with pytest.raises(UsageError, match="was set up by hand"):
+        configured(host, token=None)
+    assert written.read_text() == before
+
+
+def test_what_is_there_twice_is_not_lost(host: Host) -> None:
+    set_up(host, [])
+    written = host.path(ETC / "config.d/setup.json")
+    written.write_text(written.read_text().replace('"volumes"', '"volumes": {}, "volumes"', 1))
+    before = written.read_text()
+    set_up(host, [], slots=7)
+    assert written.read_text() == before
+
+
+def test_a_token_of_another_coordinator_than_that_of_an_own_file_is_refused(host: Host) -> None:
+    place = host.path(ETC / "config.d")
+    place.mkdir(parents=True)
+    (place / "50-ansible.json").write_text('{"api_url": "https://other.example.com/v1"}')
+    with pytest.raises(UsageError, match=r"from https://turku\.example\.com/v1"):
+        configured(host)
 
 
 def test_what_was_edited_stays_when_something_else_is_chosen_anew(host: Host) -> None:

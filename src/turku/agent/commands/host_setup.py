@@ -23,6 +23,7 @@ from turku.core.configuration.declaration import with_values
 from turku.core.setup import accounts, programs, teardown
 from turku.core.setup.host import Host
 from turku.core.setup.plan import EXIT_NOT_DONE, require_root
+from turku.core.setup.record import Record
 from turku.errors import InvalidValue, TurkuError
 from turku.protocol import join_token
 from turku.protocol.join_token import JoinKind, JoinToken
@@ -40,7 +41,8 @@ def set_up(options: argparse.Namespace) -> int:
     host, place = Host(), options.config_dir.absolute()
     token = _token(options.join)
     programs.require(host, NEEDED)
-    chosen = config_files.configuration(_choices(options, token), host, place)
+    known = token is not None and Record(host, PROGRAM).knows_token(token.url, token.digest())
+    chosen = config_files.configuration(_choices(options, token, knows_token=known), host, place)
     code = typed_code() if options.re_enrol and not options.dry_run else None
     refused: list[str] = []
     made = plan(
@@ -94,7 +96,7 @@ def _token(text: str | None) -> JoinToken | None:
     return None if text is None else join_token.decode(person.secret_argument(text), kind=JoinKind.MACHINE)
 
 
-def _choices(options: argparse.Namespace, token: JoinToken | None) -> MachineChoices:
+def _choices(options: argparse.Namespace, token: JoinToken | None, *, knows_token: bool) -> MachineChoices:
     return MachineChoices(
         token,
         config_files.parse_sources(options.source or ()),
@@ -102,6 +104,7 @@ def _choices(options: argparse.Namespace, token: JoinToken | None) -> MachineCho
         retention=options.retention,
         names={"unit_name": options.unit, "service_name": options.service, "environment_name": options.environment},
         accept_profiles=options.accept_profiles or (),
+        knows_token=knows_token,
         comes_back=options.re_enrol,
     )
 
@@ -199,7 +202,7 @@ COMMANDS = (
         ),
         "It shows the steps, asks once, waits until a storage lets this machine in, and makes the first backup. Run it "
         "again to finish an interrupted run, to install files of a newer version, or to add a source. What was edited "
-        "by hand stays as it is.",
+        "by hand stays.",
         exit_codes={0: "This machine is set up.", EXIT_NOT_DONE: "Nothing was done, or a source is not backed up."},
     ),
     teardown.command("Undo what setup made on this host. Its history, and its identity, stay.", tear_down),

@@ -32,6 +32,8 @@ class MachineChoices:
     names: Mapping[str, str | None] = field(default_factory=dict)
     """Values of ``unit_name``, ``service_name`` and ``environment_name``."""
     accept_profiles: Sequence[Path] = ()
+    knows_token: bool = False
+    """True if this host is registered with the token, so that what was edited since counts."""
     comes_back: bool = False
     """True for a machine that takes the identity of a lost one. Its sources may come back with a restore."""
 
@@ -95,9 +97,12 @@ def configuration(choices: MachineChoices, host: Host, config_dir: Path) -> Mach
                 f"{path} is not a directory of this machine", hint="--source NAME=PATH names the right one"
             )
     files = config_file.read(place / "config.d")
-    earlier = files.earlier_without(join_token.KEYS if choices.token else ())
-    content = files.own({"unit_name": socket.gethostname(), **earlier, **_chosen(choices)})
+    token = None if choices.knows_token and "api_url" in files.merged(files.earlier) else choices.token
+    earlier = files.earlier_without(join_token.KEYS if token else ())
+    content = files.own({"unit_name": socket.gethostname(), **earlier, **_chosen(choices, token)})
     merged = files.merged(content)
+    if token is not None:
+        join_token.require_address(token, merged["api_url"])
     if "api_url" not in merged:
         raise UsageError(
             "a join token is needed, which tells where the coordinator is",
@@ -125,10 +130,10 @@ def _options(choices: MachineChoices, name: str, path: Path, known: Mapping[str,
     return before
 
 
-def _chosen(choices: MachineChoices) -> dict[str, Any]:
+def _chosen(choices: MachineChoices, token: JoinToken | None) -> dict[str, Any]:
     found: dict[str, Any] = {name: text for name, text in choices.names.items() if text is not None}
-    if choices.token is not None:
-        found |= choices.token.configuration()
+    if token is not None:
+        found |= token.configuration()
     if choices.accept_profiles:
         found["accept_profiles"] = [str(path) for path in choices.accept_profiles]
     return {key: value for key, value in found.items() if value}

@@ -35,6 +35,10 @@ def _file(text: str) -> Path:
     return Path(text).absolute()
 
 
+CONNECTIONS = 1000
+"""Connections of a worker. With TLS they are more than those that arrive or are idle may be."""
+
+
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of gunicorn: limits on client data, and workers that are restarted now and then."""
     return {
@@ -42,6 +46,7 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
         "workers": arguments.workers or settings.TURKU_ENVIRONMENT.workers,
         "threads": arguments.threads,
         "worker_class": "gthread",
+        "worker_connections": CONNECTIONS,
         "timeout": 60,
         "graceful_timeout": 20,
         "keepalive": 15,

@@ -5,6 +5,13 @@ from functools import lru_cache
 from typing import Final
 
 _REMEMBERED: Final = 20_000
+_SITE_PREFIX: Final = 48
+
+
+def site_of(address: str) -> str:
+    """Return the network that a provider gives to one customer at most: a /48 of IPv6. It is the address for IPv4."""
+    network = network_of(address)
+    return str(ipaddress.ip_network(network).supernet(new_prefix=_SITE_PREFIX)) if ":" in network else network
 
 
 @lru_cache(maxsize=_REMEMBERED)

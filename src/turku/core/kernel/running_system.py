@@ -13,7 +13,7 @@ _START_TIME_FIELD = 19
 
 
 def running_system() -> str:
-    """Return a text that two systems which run at the same time do not share, and that a later boot hardly has again.
+    """Return a text that two systems which run at the same time hardly share, and that a later boot hardly has again.
 
     The boot's random id tells hosts and copies of a virtual machine apart. Containers of one kernel are told apart by
     their namespace and the start of their first process, without that id: systemd 252 shows units with
@@ -22,7 +22,8 @@ def running_system() -> str:
     """
     fields = _text(_FIRST_PROCESS).rpartition(")")[2].split()
     start = fields[_START_TIME_FIELD] if len(fields) > _START_TIME_FIELD else ""
-    container = _container()
+    # Without the start, a namespace's number is too little: kernels count them from the same number.
+    container = _container() if start else ""
     return ".".join(filter(None, (container or _text(_BOOT), start)))[:64]
 
 

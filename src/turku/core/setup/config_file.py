@@ -44,7 +44,8 @@ def read(config_d: Path) -> ConfigFiles:
     for path in sorted(config_d.iterdir()) if config_d.is_dir() else ():
         found = directory.read_one(path)
         if found is not None and path.name == FILE:
-            earlier = found.content
+            # What is there twice, for example, must not be lost to a new file.
+            earlier = {} if found.faults else found.content
         elif found is not None:
             others = directory.merge(others, found.content)
     return ConfigFiles(earlier, others)

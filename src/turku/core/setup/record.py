@@ -85,6 +85,11 @@ class Record:
         """Return the entry of a thing, or None if setup did not make it."""
         return self._made.get((kind, target))
 
+    def knows_token(self, address: str, token_digest: str) -> bool:
+        """Return True if a registration at the address was made with this join token."""
+        made = self.find(Kind.REGISTRATION, address)
+        return made is not None and made.token_digest == token_digest
+
     def add(self, made: Made) -> None:
         """Record a thing that is made next. Raises DurableWriteFailed."""
         key = (made.kind, made.target)

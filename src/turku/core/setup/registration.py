@@ -31,7 +31,10 @@ class RegistrationStep(Step):
         return DONE if made.digest == self.digest else Finding(State.NEEDED, "the configuration changed")
 
     def apply(self, host: Host, record: Record) -> None:  # noqa: ARG002  (the service is elsewhere)
-        self.register()
         made = record.find(Kind.REGISTRATION, self.address)
+        if made is not None:
+            # A registration that fails now is still due, also for a run without the token.
+            record.add(Made(Kind.REGISTRATION, self.address))
+        self.register()
         token_digest = self.token_digest or (made.token_digest if made else "")
         record.add(Made(Kind.REGISTRATION, self.address, self.digest, token_digest=token_digest))

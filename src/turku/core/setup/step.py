@@ -1,5 +1,6 @@
 """A step of setup, and the steps that write files."""
 
+import json
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -70,7 +71,10 @@ class Action(Step):
 
 @dataclass(frozen=True)
 class FileStep(Step):
-    """A file with this content. One that somebody else made, or edited since, is kept and named."""
+    """A file with this content. One that somebody else made, or edited since, is kept and named.
+
+    With ``keeps_edits`` one that was edited is replaced by content that was made from it.
+    """
 
     place: Path
     content: bytes
@@ -98,17 +102,17 @@ class FileStep(Step):
             return Finding(State.NEEDED)
         except OSError as error:
             return Finding(State.KEPT, f"it is there, and cannot be read as a file: {error.strerror}")
-        if found == self.content:
+        if found == self.content or (self.keeps_edits and _is_same_json(found, self.content)):
             return self._find_written(made, mode)
         if made is not None and made.wrote(found):
             return Finding(State.NEEDED, "replaces that of an earlier setup")
         return self._find_edited(made)
 
     def _find_edited(self, made: Made | None) -> Finding:
-        if self.keeps_edits:
-            return Finding(State.NEEDED, "keeps what the present one has besides")
         if made is None:
             return Finding(State.KEPT, "another one is there, which setup did not write")
+        if self.keeps_edits:
+            return Finding(State.NEEDED, "keeps what the present one has besides")
         return Finding(State.KEPT, "it was edited since setup wrote it")
 
     def _find_written(self, made: Made | None, mode: int) -> Finding:
@@ -147,6 +151,13 @@ class FileStep(Step):
         # A killed run leaves the file that it was writing.
         durable.remove_temporary_files(path.parent, name_prefix=path.name)
         durable.write_bytes(path, content, mode=self.mode, owner=(0, gid) if os.geteuid() == 0 else None)
+
+
+def _is_same_json(one: bytes, other: bytes) -> bool:
+    try:
+        return bool(json.loads(one) == json.loads(other))
+    except ValueError:
+        return False
 
 
 def host_file_step(file: HostFile, host: Host, program: str, *, purpose: str = "") -> FileStep | None:

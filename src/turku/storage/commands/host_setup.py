@@ -49,8 +49,10 @@ def set_up(options: argparse.Namespace) -> int:
     token = _token(options.join)
     programs.require(host, NEEDED)
     version.require_supported(ReceivingConfig())
+    made = Record(host, PROGRAM)
     choices = Choices(
         token=token,
+        knows_token=token is not None and made.knows_token(token.url, token.digest()),
         volumes=volume_choice.parse(options.volume or ()),
         name=options.name,
         ssh_host=options.ssh_host,
@@ -64,11 +66,11 @@ def set_up(options: argparse.Namespace) -> int:
         for line in volume_choice.advice(choice):
             say(line)
     _require_consent(options, chosen)
-    if token is not None and not _is_used(token, host):
+    if token is not None and not made.find(Kind.REGISTRATION, token.url):
         # Before anything is changed: is it there, and is it the one that the token is from?
         ApiClient(token.url, accepted_keys=token.key_fingerprints).call("health", {}, HealthAnswer)
-    made = plan(host, chosen, place, lambda: _register(place, token))
-    if not made.carry_out(say, is_dry_run=options.dry_run, is_confirmed=options.yes):
+    steps = plan(host, chosen, place, lambda: _register(place, token))
+    if not steps.carry_out(say, is_dry_run=options.dry_run, is_confirmed=options.yes):
         return 0 if options.dry_run else EXIT_NOT_DONE
     return _conclude(place, say)
 
@@ -85,11 +87,6 @@ def tear_down(options: argparse.Namespace) -> int:
 
 def _token(text: str | None) -> JoinToken | None:
     return None if text is None else join_token.decode(person.secret_argument(text), kind=JoinKind.STORAGE)
-
-
-def _is_used(token: JoinToken, host: Host) -> bool:
-    made = Record(host, PROGRAM).find(Kind.REGISTRATION, token.url)
-    return made is not None and made.token_digest == token.digest()
 
 
 def _sshd_port(host: Host, user: str) -> int:
@@ -199,7 +196,7 @@ COMMANDS = (
             common.YES,
         ),
         "It shows the steps and asks once. Run it again to finish an interrupted run, to install files of a newer "
-        "version, or to add a volume. What was edited by hand stays as it is.",
+        "version, or to add a volume. What was edited by hand stays.",
         exit_codes={EXIT_NOT_DONE: "Nothing was done, or a problem is left."},
     ),
     teardown.command(

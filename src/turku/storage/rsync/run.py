@@ -184,9 +184,10 @@ def run(
             with _writing_back(workspace.directory, scope):
                 exit_code, is_read = _watched(child, output, watchdog, machine_dir, cancellation)
         finally:
+            # A copy, because the reader may have been left behind with an rsync that does not end.
+            written_bytes = watchdog.total_written_bytes(stats.literal_bytes(tuple(output.statistics)))
             if not scope.is_dry_run:
-                used_bytes = watchdog.total_written_bytes(stats.literal_bytes(output.statistics))
-                limits.record_usage(configuration, machine_dir, used_bytes)
+                limits.record_usage(configuration, machine_dir, written_bytes)
         last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
     return TransferResult(
         exit_status(exit_code),
@@ -195,7 +196,7 @@ def run(
         output.suffixes,
         seconds=time.monotonic() - begin,
         all_lines_parsed=output.all_lines_parsed and is_read,
-        written_bytes=watchdog.total_written_bytes(stats.literal_bytes(output.statistics)),
+        written_bytes=written_bytes,
         skipped_devices=output.skipped_devices,
         file_errors=output.file_errors,
     )

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ class Choices:
     """The answers that the command line gives. None is the default, or what an earlier setup chose."""
 
     token: JoinToken | None
+    knows_token: bool = field(default=False, kw_only=True)
+    """True if this host is registered with the token, so that what was edited since counts."""
     volumes: Sequence[VolumeChoice]
     name: str | None = None
     ssh_host: str | None = None
@@ -63,15 +65,18 @@ def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, 
     """Return the configuration that the choices make, over that of an earlier setup. Raises UsageError."""
     files = config_file.read(host.path(config_dir) / "config.d")
     # A volume that is added leaves those that there are.
-    content = directory.merge(files.earlier_without(join_token.KEYS if choices.token else ()), _chosen(choices))
+    token = None if choices.knows_token and "api_url" in files.merged(files.earlier) else choices.token
+    content = directory.merge(files.earlier_without(join_token.KEYS if token else ()), _chosen(choices, token))
     # A storage that was torn down is the same one again. Under another name the coordinator would know two.
     content.setdefault("name", loading.remembered_name(host.path(DEFAULT_VAR_DIR)) or socket.gethostname())
     content.setdefault("ssh_ping_host", socket.getfqdn())
     content.setdefault("ssh_ping_port", sshd_port)
     content |= {"ssh_ping_user": user, "authorized_keys_command": SESSION_COMMAND}
-    _refuse_another_login(files.others, user)
+    _refuse_another_login({**files.earlier, **files.others}, user)
     content = files.own(content)
     merged = files.merged(content)
+    if token is not None:
+        join_token.require_address(token, merged["api_url"])
     if "api_url" not in merged:
         raise UsageError(
             "a join token is needed, which tells where the coordinator is",
@@ -98,15 +103,15 @@ def _refuse_another_login(others: Mapping[str, Any], user: str) -> None:
             )
 
 
-def _chosen(choices: Choices) -> dict[str, Any]:
+def _chosen(choices: Choices, token: JoinToken | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": choices.name,
         "ssh_ping_host": choices.ssh_host,
         "ssh_ping_port": choices.ssh_port,
         "slots": choices.slots,
     }
-    if choices.token is not None:
-        found |= choices.token.configuration()
+    if token is not None:
+        found |= token.configuration()
     if choices.volumes:
         found["volumes"] = {each.name: {"path": str(each.path)} for each in choices.volumes}
     return {key: value for key, value in found.items() if value is not None}

@@ -1,5 +1,6 @@
 """The plan of ``turku-api setup``: the steps from a bare host to a coordinator that answers."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,7 +231,8 @@ def _restart_step(settings_file: FileStep) -> Step:
         started = _started_unix_seconds(host)
         path = host.path(settings_file.place)
         changed = max(path.stat().st_mtime if path.exists() else 0.0, _program_changed_unix_seconds())
-        is_older = started is not None and changed > started + 1
+        # A time that is still to come was written while the clock was wrong.
+        is_older = started is not None and started + 1 < changed <= time.time()
         return Finding(State.NEEDED) if changes or is_older else DONE
 
     def restart(host: Host) -> None:
@@ -240,7 +242,10 @@ def _restart_step(settings_file: FileStep) -> Step:
 
 
 def _program_changed_unix_seconds() -> float:
-    """Return the time at which this program was installed, by its status: archives give their files older times."""
+    """Return the time at which this program was installed, by its status: archives give their files older times.
+
+    An upgrade of a library alone, or of a checkout in place, is not seen.
+    """
     return Path(turku.__file__).stat().st_ctime
 
 

@@ -2,11 +2,11 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
-from turku.api.configuration.client_network import network_of
+from turku.api.configuration.client_network import network_of, site_of
 from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
 ARRIVAL_SECONDS: Final = 60.0
@@ -30,19 +30,21 @@ class Arrival:
         self.is_refused = False
         self.headers_end = -1
         self.total_bytes = 0
+        self._searched_bytes = 0
 
     @property
-    def network(self) -> str:
-        """The network of the client."""
+    def address(self) -> str:
+        """The address of the client. Empty for a client of a Unix socket."""
         client = self.connection.client
-        # A client of a Unix socket has no address.
-        return network_of(client[0]) if isinstance(client, tuple) else ""
+        return str(client[0]) if isinstance(client, tuple) else ""
 
     def refusal(self) -> HTTPStatus | None:
         """Return the status for a request that is not taken, and learn its length when its headers are complete."""
         if self.headers_end >= 0:
             return None
-        self.headers_end = self.content.find(_HEADERS_END)
+        # Only what is new: a client that sends byte by byte would have all of it searched each time.
+        self.headers_end = self.content.find(_HEADERS_END, max(0, self._searched_bytes - len(_HEADERS_END) + 1))
+        self._searched_bytes = len(self.content)
         if self.headers_end < 0:
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if len(self.content) > HEADERS_LIMIT_BYTES else None
         body_bytes = 0
@@ -92,27 +94,32 @@ class Arrivals:
         arrival.content += chunk
         self._held_bytes += len(chunk)
 
-    def release(self, arrival: Arrival) -> None:
-        """Drop the bytes of a request that is not taken."""
-        self._held_bytes -= len(arrival.content)
-        arrival.content.clear()
+    def release(self, arrival: Arrival, count: int) -> None:
+        """Drop the first bytes of a request that is not taken, or of an answer that were sent."""
+        del arrival.content[:count]
+        self._held_bytes -= count
 
     def one_too_many(self) -> Arrival | None:
         """Return the oldest arrival of the network that has most of them, if there are more than may be."""
         if len(self._by_connection) <= MOST_ARRIVING:
             return None
-        counts = Counter(arrival.network for arrival in self)
-        ((network, _),) = counts.most_common(1)
-        return next(arrival for arrival in self if arrival.network == network)
+        return self._of_the_largest(lambda _arrival: 1)[0]
 
     def one_too_large(self) -> Arrival | None:
         """Return the longest request of the network that holds most bytes, if all hold more than they may."""
         if self._held_bytes <= HELD_BYTES:
             return None
-        sizes: Counter[str] = Counter()
-        for arrival in self:
-            sizes[arrival.network] += len(arrival.content)
-        ((network, _),) = sizes.most_common(1)
-        return max(
-            (arrival for arrival in self if arrival.network == network), key=lambda arrival: len(arrival.content)
-        )
+        found = self._of_the_largest(lambda arrival: len(arrival.content))
+        return max(found, key=lambda arrival: len(arrival.content))
+
+    def _of_the_largest(self, size: Callable[[Arrival], int]) -> list[Arrival]:
+        """Return the arrivals of the largest network of the largest site. A site of IPv6 has many networks."""
+        found = list(self)
+        groups: tuple[Callable[[str], str], ...] = (site_of, network_of)
+        for group in groups:
+            sizes: Counter[str] = Counter()
+            for arrival in found:
+                sizes[group(arrival.address)] += size(arrival)
+            ((largest, _size),) = sizes.most_common(1)
+            found = [arrival for arrival in found if group(arrival.address) == largest]
+        return found

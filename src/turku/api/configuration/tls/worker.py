@@ -9,6 +9,7 @@ import json
 import selectors
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -21,18 +22,49 @@ from turku.api.configuration.tls.arrivals import ARRIVAL_SECONDS, Arrival, Arriv
 
 MOST_IDLE: Final = 200
 """Connections that are kept alive between two requests. An answer beyond them ends its connection."""
-_ANSWER_SECONDS: Final = 30.0
+_READ_SECONDS: Final = 30.0
+"""The longest time in which a client reads nothing of an answer."""
+_ANSWER_SECONDS: Final = 600.0
+"""The longest time for an answer that is larger than what the event loop sends."""
+_UNSENT_BYTES: Final = 4 * 1024 * 1024
+"""The most bytes of an answer that are left to the event loop. Nobody without an account gets a larger one."""
 _STOP_SECONDS: Final = 2.0
+_NO_DESCRIPTOR_SECONDS: Final = 0.05
 _CHUNK_BYTES: Final = 64 * 1024
+_MOST_RECORDS: Final = 32
+"""The most records of one client that are read in a row."""
 
 
 class BoundedSocket(ssl.SSLSocket):
     """A TLS connection on which no wait is endless: one that does not read its answer is as if it was reset."""
 
+    unsent: bytearray
+    """The rest of an answer, which the event loop sends. So no thread waits for a client that does not read it."""
+    _answer_deadline: float | None = None
+
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001  (as the base class has it)
-        self.settimeout(_ANSWER_SECONDS if flag else 0.0)
+        self._answer_deadline = None
+        self.settimeout(_READ_SECONDS if flag else 0.0)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send what can be sent at once, and keep the rest. Wait only if that would be too much."""
+        self.unsent += data
+        self.settimeout(0.0)
+        try:
+            with suppress(ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                while self.unsent:
+                    del self.unsent[: self.send(self.unsent[:_CHUNK_BYTES], flags)]
+        finally:
+            self.settimeout(_READ_SECONDS)
+        while len(self.unsent) > _UNSENT_BYTES:
+            del self.unsent[: self.send(self.unsent[:_CHUNK_BYTES], flags)]
 
     def send(self, data: Any, flags: int = 0) -> int:
+        if self.gettimeout():
+            self._answer_deadline = self._answer_deadline or time.monotonic() + _ANSWER_SECONDS
+            left_seconds = self._answer_deadline - time.monotonic()
+            # A time of zero would not wait at all, which is something else for a socket.
+            self.settimeout(min(_READ_SECONDS, max(left_seconds, 0.001)))
         try:
             return super().send(data, flags)
         except TimeoutError:
@@ -70,7 +102,10 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
         try:
             client, address = listener.accept()
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                # The listener stays readable. Until a descriptor is free, others get the time.
+                time.sleep(_NO_DESCRIPTOR_SECONDS)
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
             return
         self.nr_conns += 1
@@ -80,6 +115,7 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
             context.sslsocket_class = BoundedSocket
             client.setblocking(False)
             connection.sock = context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+            connection.sock.unsent = bytearray()
         except OSError:
             self._drop(connection)
             return
@@ -116,7 +152,13 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
             if not arrival.is_shaken:
                 tls.do_handshake()
                 arrival.is_shaken = True
+            records = 0
             while not arrival.is_complete:
+                # Others wait for this loop. OpenSSL reads no further record before it is asked for one.
+                if records == _MOST_RECORDS:
+                    self._wait(arrival, selectors.EVENT_READ, self._proceed)
+                    return
+                records += 1
                 chunk = tls.recv(_CHUNK_BYTES)
                 if not chunk:
                     self._abandon(arrival)
@@ -129,24 +171,55 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
                 if status is not None:
                     self._refuse(arrival, status)
         except ssl.SSLWantReadError:
-            self._wait(arrival, selectors.EVENT_READ)
+            self._wait(arrival, selectors.EVENT_READ, self._proceed)
         except ssl.SSLWantWriteError:
-            self._wait(arrival, selectors.EVENT_WRITE)
+            self._wait(arrival, selectors.EVENT_WRITE, self._proceed)
         except (OSError, ValueError):
             self._abandon(arrival)
         else:
             self._hand_over(arrival)
 
-    def _wait(self, arrival: Arrival, event: int) -> None:
-        self.poller.register(arrival.connection.sock, event, partial(self._on_ready, arrival))
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Send the rest of the answer, then do as gunicorn does after an answer."""
+        unsent = getattr(conn.sock, "unsent", None)
+        if not unsent:
+            super().finish_request(conn, fs)
+            return
+        # It waits for its client as one does whose request arrives, within the same bounds.
+        departure = self._arrivals.begin(conn, is_shaken=True)
+        self._arrivals.hold(departure, bytes(unsent))
+        unsent.clear()
+        conn.sock.setblocking(False)
+        self._send_rest(departure, fs)
+        if one := self._arrivals.one_too_many():
+            self._abandon(one)
+
+    def _send_rest(self, departure: Arrival, done: Any) -> None:
+        proceed = partial(self._send_rest, done=done)
+        try:
+            while departure.content:
+                sent = departure.connection.sock.send(departure.content[:_CHUNK_BYTES])
+                self._arrivals.release(departure, sent)
+        except ssl.SSLWantReadError:
+            self._wait(departure, selectors.EVENT_READ, proceed)
+        except ssl.SSLWantWriteError:
+            self._wait(departure, selectors.EVENT_WRITE, proceed)
+        except (OSError, ValueError):
+            self._abandon(departure)
+        else:
+            self._arrivals.end(departure)
+            super().finish_request(departure.connection, done)
+
+    def _wait(self, arrival: Arrival, event: int, proceed: Callable[[Arrival], None]) -> None:
+        self.poller.register(arrival.connection.sock, event, partial(self._on_ready, arrival, proceed))
         if one := self._arrivals.one_too_large():
             self._abandon(one)
 
-    def _on_ready(self, arrival: Arrival, tls: Any) -> None:
+    def _on_ready(self, arrival: Arrival, proceed: Callable[[Arrival], None], tls: Any) -> None:
         # It may have been closed by an event of the same round.
         if self._arrivals.is_current(arrival):
             self.poller.unregister(tls)
-            self._proceed(arrival)
+            proceed(arrival)
 
     def _hand_over(self, arrival: Arrival) -> None:
         connection = arrival.connection
@@ -161,7 +234,7 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
         body = json.dumps({"error": f"this request is not taken: {status.phrase.lower()}"}).encode()
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
         ending = f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        self._arrivals.release(arrival)
+        self._arrivals.release(arrival, len(arrival.content))
         arrival.is_refused = True
         arrival.connection.sock.send(f"{head}{ending}".encode() + body)
 
