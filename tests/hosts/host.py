@@ -106,10 +106,10 @@ class Network:
         return "".join(f"{address} {name}.{_DOMAIN} {name}\n" for name, address in self._addresses.items())
 
 
-def _is_first_process(process: str) -> bool:
+def _is_first_process(process: int) -> bool:
     """Return True for process 1 of a container. One that only prepares it comes before, and is on this computer."""
     try:
-        status = Path("/proc", process, "status").read_text()
+        status = Path("/proc", str(process), "status").read_text()
     except OSError:
         return False
     ids = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
@@ -196,10 +196,15 @@ class Host:
 
     def _found_leader(self) -> int:
         """Return the process that is process 1 of the host, or 0 before it is there."""
+        return next((child for child in reversed(self._children()) if _is_first_process(child)), 0)
+
+    def _children(self) -> list[int]:
+        """Return the processes that systemd-nspawn started."""
         assert self._container is not None
-        process = self._container.pid
-        children = Path("/proc", str(process), "task", str(process), "children").read_text().split()
-        return next((int(child) for child in reversed(children) if _is_first_process(child)), 0)
+        process = str(self._container.pid)
+        with suppress(OSError):
+            return [int(child) for child in Path("/proc", process, "task", process, "children").read_text().split()]
+        return []
 
     def console(self) -> str:
         """Return what the container printed while it booted."""
@@ -269,9 +274,11 @@ class Host:
     def lose_power(self) -> None:
         """End every process of the host at once."""
         assert self._container is not None
-        with suppress(ProcessLookupError):
-            if self._leader:
-                os.kill(self._leader, signal.SIGKILL)
+        # Process 1 outlives systemd-nspawn, and one that has not booted is not known yet.
+        for process in (self._leader, *self._children()):
+            with suppress(ProcessLookupError):
+                if process:
+                    os.kill(process, signal.SIGKILL)
         self._container.kill()
         self._container.wait(_STOP_SECONDS)
         self._container, self._leader = None, 0
