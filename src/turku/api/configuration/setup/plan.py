@@ -1,6 +1,5 @@
 """The plan of ``turku-api setup``: the steps from a bare host to a coordinator that answers."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import turku
 from turku.api.configuration import environment, service_user
 from turku.api.configuration.setup import account, health_call
 from turku.api.configuration.setup.answers import Answers, TlsWay
+from turku.core.clock import SYSTEM_CLOCK
 from turku.core.secret import Secret
 from turku.core.setup import accounts
 from turku.core.setup.directories import directory_steps
@@ -232,7 +232,7 @@ def _restart_step(settings_file: FileStep) -> Step:
         path = host.path(settings_file.place)
         changed = max(path.stat().st_mtime if path.exists() else 0.0, _program_changed_unix_seconds())
         # A time that is still to come was written while the clock was wrong.
-        is_older = started is not None and started + 1 < changed <= time.time()
+        is_older = started is not None and started + 1 < changed <= SYSTEM_CLOCK.now().timestamp()
         return Finding(State.NEEDED) if changes or is_older else DONE
 
     def restart(host: Host) -> None:
