@@ -7,6 +7,7 @@ checksum, so that a word that was cut off while it was pasted is told from one t
 import binascii
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -93,6 +94,11 @@ def decode(text: str, *, kind: JoinKind) -> JoinToken:
     except ConfigurationError as error:
         raise UsageError(f"this join token leads to no usable address: {error.message}", hint=_HINT) from None
     return JoinToken(kind, url, Secret(read.secret), read.key_fingerprints)
+
+
+def in_force(token: JoinToken | None, *, is_known: bool, before: Mapping[str, Any]) -> JoinToken | None:
+    """Return the token if it sets the configuration. One that was used does not undo what was edited since."""
+    return None if is_known and "api_url" in before else token
 
 
 def require_address(token: JoinToken, api_url: str) -> None:

@@ -97,7 +97,8 @@ def configuration(choices: MachineChoices, host: Host, config_dir: Path) -> Mach
                 f"{path} is not a directory of this machine", hint="--source NAME=PATH names the right one"
             )
     files = config_file.read(place / "config.d")
-    token = None if choices.knows_token and "api_url" in files.merged(files.earlier) else choices.token
+    before = files.merged(files.earlier)
+    token = join_token.in_force(choices.token, is_known=choices.knows_token, before=before)
     earlier = files.earlier_without(join_token.KEYS if token else ())
     content = files.own({"unit_name": socket.gethostname(), **earlier, **_chosen(choices, token)})
     merged = files.merged(content)

@@ -64,15 +64,16 @@ class Configuration:
 def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, sshd_port: int) -> Configuration:
     """Return the configuration that the choices make, over that of an earlier setup. Raises UsageError."""
     files = config_file.read(host.path(config_dir) / "config.d")
+    before = files.merged(files.earlier)
+    _refuse_another_login(before, user)
+    token = join_token.in_force(choices.token, is_known=choices.knows_token, before=before)
     # A volume that is added leaves those that there are.
-    token = None if choices.knows_token and "api_url" in files.merged(files.earlier) else choices.token
     content = directory.merge(files.earlier_without(join_token.KEYS if token else ()), _chosen(choices, token))
     # A storage that was torn down is the same one again. Under another name the coordinator would know two.
     content.setdefault("name", loading.remembered_name(host.path(DEFAULT_VAR_DIR)) or socket.gethostname())
     content.setdefault("ssh_ping_host", socket.getfqdn())
     content.setdefault("ssh_ping_port", sshd_port)
     content |= {"ssh_ping_user": user, "authorized_keys_command": SESSION_COMMAND}
-    _refuse_another_login({**files.earlier, **files.others}, user)
     content = files.own(content)
     merged = files.merged(content)
     if token is not None:
@@ -93,12 +94,12 @@ def configuration(choices: Choices, host: Host, config_dir: Path, *, user: str, 
     return Configuration(content, merged, token_digest, files.has_earlier)
 
 
-def _refuse_another_login(others: Mapping[str, Any], user: str) -> None:
-    """Raise UsageError if a file of an administrator lets machines log in another way than setup would."""
+def _refuse_another_login(before: Mapping[str, Any], user: str) -> None:
+    """Raise UsageError if what an administrator wrote lets machines log in another way than setup would."""
     for key, value in (("ssh_ping_user", user), ("authorized_keys_command", SESSION_COMMAND)):
-        if others.get(key, value) != value:
+        if before.get(key, value) != value:
             raise UsageError(
-                f"this storage was set up by hand, with {key} {others[key]!r}, and setup would make it {value!r}",
+                f"this storage was set up by hand, with {key} {before[key]!r}, and setup would make it {value!r}",
                 hint=f"go on by hand, or remove {key} from your file in config.d and run this again",
             )
 

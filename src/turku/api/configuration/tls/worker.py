@@ -35,6 +35,10 @@ _MOST_RECORDS: Final = 32
 """The most records of one client that are read in a row."""
 
 
+Act = Callable[[Arrival], Callable[[Arrival], None]]
+"""An act on a connection that does not wait. It returns what is done next, or raises if its connection is not ready."""
+
+
 class BoundedSocket(ssl.SSLSocket):
     """A TLS connection on which no wait is endless: one that does not read its answer is as if it was reset."""
 
@@ -119,13 +123,13 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
         except OSError:
             self._drop(connection)
             return
-        self._begin(connection, is_shaken=False)
+        self._begin(connection, self._receive, is_shaken=False)
 
     def on_client_socket_readable(self, conn: Any, client: Any) -> None:
         """Collect the next request of a connection that was kept alive."""
         self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
-        self._begin(conn, is_shaken=True)
+        self._begin(conn, self._receive, is_shaken=True)
 
     def murder_pending(self) -> None:
         """Close connections whose request did not arrive in time."""
@@ -138,88 +142,81 @@ class TlsWorker(ThreadWorker):  # type: ignore[misc]
                 break
             self._abandon(arrival)
 
-    def _begin(self, connection: TlsConnection, *, is_shaken: bool) -> None:
+    def _begin(self, connection: TlsConnection, act: Act, *, is_shaken: bool, content: bytes = b"") -> None:
         arrival = self._arrivals.begin(connection, is_shaken=is_shaken)
+        self._arrivals.hold(arrival, content)
         connection.sock.setblocking(False)
-        self._proceed(arrival)
+        self._attempt(arrival, act)
         if one := self._arrivals.one_too_many():
             self._abandon(one)
 
-    def _proceed(self, arrival: Arrival) -> None:
-        """Do what can be done without waiting, then wait for more or hand the request to a thread."""
-        tls = arrival.connection.sock
+    def _attempt(self, arrival: Arrival, act: Act) -> None:
+        """Do what can be done without waiting. The act is repeated when its connection is ready for more."""
         try:
-            if not arrival.is_shaken:
-                tls.do_handshake()
-                arrival.is_shaken = True
-            records = 0
-            while not arrival.is_complete:
-                # Others wait for this loop. OpenSSL reads no further record before it is asked for one.
-                if records == _MOST_RECORDS:
-                    self._wait(arrival, selectors.EVENT_READ, self._proceed)
-                    return
-                records += 1
-                chunk = tls.recv(_CHUNK_BYTES)
-                if not chunk:
-                    self._abandon(arrival)
-                    return
-                if arrival.is_refused:
-                    # Read on, because a client that still sends its request would not read the answer.
-                    continue
-                self._arrivals.hold(arrival, chunk)
-                status = arrival.refusal()
-                if status is not None:
-                    self._refuse(arrival, status)
+            proceed = act(arrival)
         except ssl.SSLWantReadError:
-            self._wait(arrival, selectors.EVENT_READ, self._proceed)
+            self._wait(arrival, selectors.EVENT_READ, act)
         except ssl.SSLWantWriteError:
-            self._wait(arrival, selectors.EVENT_WRITE, self._proceed)
+            self._wait(arrival, selectors.EVENT_WRITE, act)
         except (OSError, ValueError):
             self._abandon(arrival)
         else:
-            self._hand_over(arrival)
+            proceed(arrival)
+
+    def _receive(self, arrival: Arrival) -> Callable[[Arrival], None]:
+        """Do the handshake, read the request, and return what becomes of it."""
+        tls = arrival.connection.sock
+        if not arrival.is_shaken:
+            tls.do_handshake()
+            arrival.is_shaken = True
+        records = 0
+        while not arrival.is_complete:
+            # Others wait for this loop. OpenSSL reads no further record before it is asked for one.
+            if records == _MOST_RECORDS:
+                return partial(self._wait, event=selectors.EVENT_READ, act=self._receive)
+            records += 1
+            chunk = tls.recv(_CHUNK_BYTES)
+            if not chunk:
+                return self._abandon
+            if arrival.is_refused:
+                # Read on, because a client that still sends its request would not read the answer.
+                continue
+            self._arrivals.hold(arrival, chunk)
+            status = arrival.refusal()
+            if status is not None:
+                self._refuse(arrival, status)
+        return self._hand_over
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Send the rest of the answer, then do as gunicorn does after an answer."""
-        unsent = getattr(conn.sock, "unsent", None)
+        unsent = bytes(getattr(conn.sock, "unsent", b""))
         if not unsent:
             super().finish_request(conn, fs)
             return
+        conn.sock.unsent.clear()
         # It waits for its client as one does whose request arrives, within the same bounds.
-        departure = self._arrivals.begin(conn, is_shaken=True)
-        self._arrivals.hold(departure, bytes(unsent))
-        unsent.clear()
-        conn.sock.setblocking(False)
-        self._send_rest(departure, fs)
-        if one := self._arrivals.one_too_many():
-            self._abandon(one)
+        self._begin(conn, partial(self._send_rest, done=fs), is_shaken=True, content=unsent)
 
-    def _send_rest(self, departure: Arrival, done: Any) -> None:
-        proceed = partial(self._send_rest, done=done)
-        try:
-            while departure.content:
-                sent = departure.connection.sock.send(departure.content[:_CHUNK_BYTES])
-                self._arrivals.release(departure, sent)
-        except ssl.SSLWantReadError:
-            self._wait(departure, selectors.EVENT_READ, proceed)
-        except ssl.SSLWantWriteError:
-            self._wait(departure, selectors.EVENT_WRITE, proceed)
-        except (OSError, ValueError):
-            self._abandon(departure)
-        else:
-            self._arrivals.end(departure)
-            super().finish_request(departure.connection, done)
+    def _send_rest(self, departure: Arrival, done: Any) -> Callable[[Arrival], None]:
+        while departure.content:
+            sent = departure.connection.sock.send(departure.content[:_CHUNK_BYTES])
+            self._arrivals.release(departure, sent)
+        return partial(self._finish, done=done)
 
-    def _wait(self, arrival: Arrival, event: int, proceed: Callable[[Arrival], None]) -> None:
-        self.poller.register(arrival.connection.sock, event, partial(self._on_ready, arrival, proceed))
+    def _finish(self, departure: Arrival, done: Any) -> None:
+        self._arrivals.end(departure)
+        super().finish_request(departure.connection, done)
+
+    def _wait(self, arrival: Arrival, event: int, act: Act) -> None:
+        self.poller.register(arrival.connection.sock, event, partial(self._on_ready, arrival, act))
         if one := self._arrivals.one_too_large():
             self._abandon(one)
 
-    def _on_ready(self, arrival: Arrival, proceed: Callable[[Arrival], None], tls: Any) -> None:
+    def _on_ready(self, arrival: Arrival, act: Act, tls: Any) -> None:
         # It may have been closed by an event of the same round.
         if self._arrivals.is_current(arrival):
             self.poller.unregister(tls)
-            proceed(arrival)
+            self._attempt(arrival, act)
 
     def _hand_over(self, arrival: Arrival) -> None:
         connection = arrival.connection
